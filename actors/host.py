@@ -1,0 +1,270 @@
+"""The host: a shard without Ray. Owns partitions, their activations, the committer, timers and readers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from actors.calls import Call
+from actors.commit import Committer
+from actors.entry import Entry
+from actors.partition import ANY_TENANT, Partition, Phase
+from actors.publication import Publication, publication
+from actors.readers.courier import Courier, Sender
+from actors.readers.publisher import Publisher
+from actors.readers.views import ViewsReader
+from actors.timers import Timers
+from hub.clock import Clock
+from hub.commands import Answer, FireTimer, Invocation, Refused
+from hub.errors import BY_CODE, HubError, NotFound, StoreUnavailable, Unavailable
+from hub.ids import customer_of, stream_partition
+from hub.ports import Store, StoredSnapshot
+from hub.sealing import Keyring
+
+log = logging.getLogger("hub.host")
+
+TIMER_TICK_MAX_S = 0.5
+TIMER_RETRY_MS = 500
+PASSIVATE_AFTER_MS = 600_000
+ACTIVATIONS_MAX_COUNT = 1_000_000
+SWEEP_EVERY_S = 10.0
+OPEN_BACKOFF_FIRST_S = 0.1
+OPEN_BACKOFF_MAX_S = 2.0
+REPLAY_MAX_EVENTS = 10_000
+DRAIN_TIMEOUT_S = 10.0
+
+
+class Host:
+    def __init__(
+        self,
+        *,
+        name: str,
+        incarnation: int,
+        store: Store,
+        keyring: Keyring,
+        clock: Clock,
+        sender: Sender,
+        on_lost: Callable[[int], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.store = store
+        self._keyring = keyring
+        self._clock = clock
+        self._on_lost = on_lost
+        self.partitions: dict[int, Partition] = {}
+        self._timers: dict[int, Timers] = {}
+        self.committer = Committer(store.journal)
+        self.views = ViewsReader(store)
+        self.courier = Courier(store=store, sender=sender, ask=self.ask)
+        self.publisher = Publisher(name, incarnation)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._timer_wake = asyncio.Event()
+        self._store_lock = asyncio.Lock()
+        self.commands = 0
+        self.timers_fired = 0
+
+    def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        for work in (self.committer.run(), self.views.run(), self.courier.run(), self._run_timers(), self._sweep()):
+            self._tasks.append(loop.create_task(_guard(work)))
+
+    # --- partitions -----------------------------------------------------------------------------------------------
+
+    async def open(self, numbers: list[int]) -> None:
+        """Take ownership of partitions, however long the store needs."""
+        await asyncio.gather(*(self._open_until_done(number) for number in numbers))
+
+    async def _open_until_done(self, number: int) -> None:
+        backoff_s = OPEN_BACKOFF_FIRST_S
+        while True:
+            try:
+                await self._open(number)
+                return
+            except HubError as error:
+                log.warning("partition %d cannot be opened yet: %s", number, error)
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(backoff_s * 2, OPEN_BACKOFF_MAX_S)
+
+    async def _open(self, number: int) -> None:
+        partition = Partition(
+            number,
+            store=self.store,
+            keyring=self._keyring,
+            clock=self._clock,
+            wake_committer=self.committer.wake,
+            on_entries=self._on_entries,
+            on_closed=self._on_closed,
+        )
+        await partition.open()
+        timers = Timers()
+        # One partition at a time: rebuilding is heavy reading, and finishing some early beats all late.
+        async with self._store_lock:
+            await self.views.open(partition)
+            for conversation, due in await self.store.views.timers(number):
+                timers.set(conversation, due)
+            await self.courier.open(partition)
+        self._timers[number] = timers
+        self.partitions[number] = partition
+        partition.activate()
+        self.courier.start(partition)
+        self._timer_wake.set()
+
+    def _on_closed(self, partition: Partition) -> None:
+        if self.partitions.get(partition.number) is not partition:
+            return
+        del self.partitions[partition.number]
+        self._timers.pop(partition.number, None)
+        self.views.close(partition)
+        self.courier.close(partition)
+        if self._on_lost is not None:
+            self._on_lost(partition.number)
+
+    async def release(self, numbers: list[int]) -> None:
+        """Give partitions up cleanly: what was decided is durable, what was read is checkpointed."""
+        for number in numbers:
+            partition = self.partitions.get(number)
+            if partition is None:
+                continue
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                await partition.settled()
+            await self.views.flush()
+            await self.courier.save_checkpoints()
+            snapshots = partition.passivate(idle_since=float("inf"), keep_max=0)
+            await self._save_snapshots(partition, snapshots)
+            self._on_lost, on_lost = None, self._on_lost
+            partition.close(Unavailable("this partition is moving", retry_after_s=0.1))
+            self._on_lost = on_lost
+
+    async def close(self) -> None:
+        """Drain everything; see `release`."""
+        try:
+            await self.release(list(self.partitions))
+        except (HubError, TimeoutError) as error:
+            log.warning("draining was cut short: %s", error or "timeout")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- commands -------------------------------------------------------------------------------------------------
+
+    async def submit(self, invocations: list[Invocation]) -> list[Answer]:
+        """Answers in the order asked, each once it is durable or refused."""
+        call = Call(len(invocations), asyncio.get_running_loop())
+        self.commands += len(invocations)
+        for index, invocation in enumerate(invocations):
+            number = stream_partition(invocation.stream, self.store.partitions)
+            partition = self.partitions.get(number)
+            ticket = call.ticket(index)
+            if partition is None:
+                ticket.refuse(Unavailable(f"partition {number} is not here", retry_after_s=0.05))
+            else:
+                partition.submit(invocation, ticket)
+        await call.done
+        return call.answers  # type: ignore[return-value]
+
+    async def ask(self, invocation: Invocation) -> Answer:
+        [answer] = await self.submit([invocation])
+        return answer
+
+    def _on_entries(self, partition: Partition, entries: list[Entry]) -> None:
+        self.publisher.note(partition, entries)
+        self.views.note(partition, entries)
+        self.courier.note(partition, entries)
+        timers = self._timers.get(partition.number)
+        if timers is None:
+            return
+        for entry in entries:
+            row = entry.conversation
+            if row is not None:
+                timers.set(row.id, row.wake_at)
+                if row.wake_at is not None:
+                    self._timer_wake.set()
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def heads(self) -> dict[int, int]:
+        """The newest durable offset of every partition that is open here."""
+        return {n: p.durable for n, p in self.partitions.items() if p.phase is Phase.ACTIVE}
+
+    async def replay(self, partition: int, tenant: str, after: int, upto: int) -> list[Publication]:
+        """What `tenant` missed in (after, upto]. Raises NotFound where that is more than we replay."""
+        owner = self._owned(partition)
+        if upto - after > REPLAY_MAX_EVENTS:
+            raise NotFound(f"more than {REPLAY_MAX_EVENTS} events behind")
+        if upto > owner.durable:
+            raise NotFound("that position is not in this journal")
+        made = (publication(entry) for entry in await owner.replay(after, upto, tenant))
+        return [item for item in made if item is not None]
+
+    async def reach(self, partition: int, offset: int) -> None:
+        """Return once lists and settings show everything up to `offset`."""
+        self._owned(partition)
+        await self.views.reach(partition, offset)
+
+    def _owned(self, number: int) -> Partition:
+        partition = self.partitions.get(number)
+        if partition is None or partition.phase is not Phase.ACTIVE:
+            raise Unavailable(f"partition {number} is not here", retry_after_s=0.05)
+        return partition
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    async def _run_timers(self) -> None:
+        while True:
+            due = [d for timers in self._timers.values() if (d := timers.next_due()) is not None]
+            wait_s = TIMER_TICK_MAX_S
+            if due:
+                wait_s = min(max((min(due) - self._clock.now()) / 1000, 0.0), wait_s)
+            try:
+                await asyncio.wait_for(self._timer_wake.wait(), wait_s)
+            except TimeoutError:
+                pass
+            self._timer_wake.clear()
+            await self._fire_due()
+
+    async def _fire_due(self) -> None:
+        now = self._clock.now()
+        for number, timers in list(self._timers.items()):
+            partition = self.partitions.get(number)
+            fired = timers.pop_due(now) if partition is not None and partition.phase is Phase.ACTIVE else []
+            if not fired:
+                continue
+            answers = await self.submit([self._timer_command(number, name, due) for name, due in fired])
+            for (name, due), answer in zip(fired, answers, strict=True):
+                if isinstance(answer, Refused) and BY_CODE.get(answer.code, HubError).retryable:
+                    timers.set(name, max(due, now + TIMER_RETRY_MS))
+                else:
+                    self.timers_fired += 1
+
+    def _timer_command(self, number: int, conversation: str, due: int) -> Invocation:
+        stream = customer_of(conversation) or conversation
+        command = FireTimer(conversation=conversation, name="snooze", due=due)
+        return Invocation(ANY_TENANT, stream, command)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            for partition in list(self.partitions.values()):
+                share = ACTIVATIONS_MAX_COUNT // max(len(self.partitions), 1)
+                idle_since = self._clock.now() - PASSIVATE_AFTER_MS
+                await self._save_snapshots(partition, partition.passivate(idle_since=idle_since, keep_max=share))
+
+    async def _save_snapshots(self, partition: Partition, snapshots: list[StoredSnapshot]) -> None:
+        if not snapshots:
+            return
+        try:
+            await self.store.snapshots.save(partition.number, partition.epoch, snapshots)
+        except StoreUnavailable as error:
+            log.warning("snapshots of partition %d were not saved: %s", partition.number, error)
+
+
+async def _guard(work: Awaitable[None]) -> None:
+    """A background loop that dies of a defect must be seen to have died."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        log.exception("a background loop of this shard has died")
+        raise
