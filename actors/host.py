@@ -208,6 +208,23 @@ class Host:
             raise Unavailable(f"partition {number} is not here", retry_after_s=0.05)
         return partition
 
+    def metrics(self) -> dict[str, float]:
+        """Counters and gauges of this shard, by name."""
+        return {
+            "commands": self.commands,
+            "events": self.committer.events,
+            "commits": self.committer.commits,
+            "commit_failures": self.committer.failures,
+            "commit_seconds": self.committer.seconds,
+            "activations": sum(len(p.activations) for p in self.partitions.values()),
+            "partitions": len(self.partitions),
+            "timers": sum(len(timers) for timers in self._timers.values()),
+            "timers_fired": self.timers_fired,
+            "view_flushes": self.views.flushes,
+            "courier_sent": self.courier.sent,
+            "courier_failed": self.courier.failed,
+        }
+
     # --- time -----------------------------------------------------------------------------------------------------
 
     async def _run_timers(self) -> None:

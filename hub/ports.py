@@ -217,6 +217,10 @@ class Documents(Protocol):
         """Who owns this name: `owner` where nobody did before. Names are global, so they are claimed, not decided."""
         ...
 
+    async def owner(self, kind: str, id: str) -> str | None:
+        """Who claimed this name, if anybody did."""
+        ...
+
 
 class Views(Protocol):
     async def checkpoint(self, partition: int) -> int:

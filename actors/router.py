@@ -1,0 +1,98 @@
+"""The router: finds the shard for a stream and sends commands down its lane. The Ray side of `lanes.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import ray
+
+from hub.commands import Answer, Invocation
+from hub.errors import HubError, Unavailable, from_code
+from hub.ids import stream_partition
+
+from actors import directory
+from actors.assignment import Assignment
+from actors.lanes import Lane
+from actors.publication import Publication, decode_publications
+
+log = logging.getLogger("hub.router")
+
+ASIDE_TIMEOUT_S = 10.0
+
+
+class Router:
+    def __init__(self, partitions: int, on_failure: Callable[[str], None]) -> None:
+        self.partitions = partitions
+        self._on_failure = on_failure
+        self._assignment = Assignment(0, [])
+        self._lanes: dict[str, Lane] = {}
+        self._handles: dict[str, Any] = {}
+
+    async def start(self) -> None:
+        self._assignment = await directory.lookup()
+
+    @property
+    def shards(self) -> list[str]:
+        return sorted(set(self._assignment.owners))
+
+    def owner(self, partition: int) -> str:
+        return self._assignment.owners[partition]
+
+    def send(self, invocation: Invocation) -> asyncio.Future[Answer]:
+        """The answer comes once it is durable or refused; the future itself never fails."""
+        shard = self._assignment.owners[stream_partition(invocation.stream, self.partitions)]
+        lane = self._lanes.get(shard)
+        if lane is None:
+            lane = self._lanes[shard] = Lane(shard, self._submitter(shard), self._failed)
+        return lane.send(invocation)
+
+    def _submitter(self, shard: str) -> Callable[[bytes], Any]:
+        async def submit(batch: bytes) -> bytes:
+            reply: bytes = await self.handle(shard).submit.remote(batch)
+            return reply
+
+        return submit
+
+    def handle(self, shard: str) -> Any:
+        handle = self._handles.get(shard)
+        if handle is None:
+            handle = self._handles[shard] = ray.get_actor(shard, namespace=directory.NAMESPACE)
+        return handle
+
+    def _failed(self, shard: str) -> None:
+        self._handles.pop(shard, None)
+        self._on_failure(shard)
+
+    async def attend(self, shard: str, gateway: str, tenants: list[str]) -> tuple[int, dict[int, int]]:
+        reply: tuple[int, dict[int, int]] = await self._aside(shard, "attend", gateway, tenants)
+        return reply
+
+    async def replay(self, partition: int, tenant: str, after: int, upto: int) -> list[Publication]:
+        """Raises HubError: NotFound where it is too far back."""
+        reply = await self._aside(self.owner(partition), "replay", partition, tenant, after, upto)
+        if not isinstance(reply, bytes):
+            raise from_code(*reply)
+        return decode_publications(reply)
+
+    async def reach(self, partition: int, offset: int) -> None:
+        reply = await self._aside(self.owner(partition), "reach", partition, offset)
+        if reply is not None:
+            raise from_code(*reply)
+
+    async def metrics(self, shard: str) -> dict[str, float]:
+        reply: dict[str, float] = await self._aside(shard, "metrics")
+        return reply
+
+    async def _aside(self, shard: str, method: str, *args: object) -> Any:
+        """A call beside the lanes. Raises Unavailable where the shard does not answer."""
+        try:
+            async with asyncio.timeout(ASIDE_TIMEOUT_S):
+                return await getattr(self.handle(shard), method).remote(*args)
+        except HubError:
+            raise
+        except Exception as error:
+            self._handles.pop(shard, None)
+            raise Unavailable(f"{shard} is restarting", retry_after_s=1) from error

@@ -1,0 +1,167 @@
+"""What every door of a gateway shares: the services, and the few steps most requests are made of."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from actors.router import Router
+from hub.clock import SystemClock
+from hub.commands import Answer, Command, Done, GetConversation, Invocation, Refused
+from hub.config import Config
+from hub.errors import HubError, Internal, NotFound, from_code
+from hub.ids import (
+    customer_id,
+    customer_of,
+    is_customer,
+    split_message,
+    stream_partition,
+    tenant_partition,
+    tenant_stream,
+)
+from hub.ports import Store
+from hub.sealing import Keyring, load_secret
+from hub.settings import Agent, Channel, Vault
+
+from api.accounts import Accounts
+from api.auth import Auth
+from api.fanout import Fanout
+from api.limits import RateLimits
+from api.metrics import GatewayMetrics
+from api.presence import Presence
+
+log = logging.getLogger("hub.gateway")
+
+
+class Gateway:
+    """The services of one gateway. Ray-free but for the router's handles."""
+
+    def __init__(self, name: str, config: Config, store: Store) -> None:
+        self.name = name
+        self.config = config
+        self.store = store
+        self.clock = SystemClock()
+        self.keyring = Keyring(load_secret(config.secret_key, config.data_dir))
+        self.vault = Vault(self.keyring)
+        self.accounts = Accounts(store.documents, self.vault)
+        self.auth = Auth(self.accounts, store.documents, self.keyring)
+        self.router = Router(store.partitions, self._shard_failed)
+        self.fanout = Fanout(name, self.router, self.accounts.forget)
+        self.presence = Presence(self.fanout)
+        self.limits = RateLimits(config.requests_per_minute)
+        self.metrics = GatewayMetrics()
+        self.draining = False
+        self._written: dict[int, int] = {}
+        self._reached: dict[int, int] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        await self.router.start()
+        self._tasks.append(asyncio.get_running_loop().create_task(self.fanout.run()))
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.store.close()
+
+    def _shard_failed(self, shard: str) -> None:
+        self.fanout.shard_failed(shard)
+
+    # --- commands -------------------------------------------------------------------------------------------------
+
+    def send(self, tenant: str, stream: str, command: Command) -> asyncio.Future[Answer]:
+        return self.router.send(Invocation(tenant, stream, command))  # type: ignore[arg-type]
+
+    async def ask(self, tenant: str, stream: str, command: Command) -> Done:
+        """The outcome of a command, durable. Raises the HubError it was refused with."""
+        answer = await self.send(tenant, stream, command)
+        return self.accept(answer)
+
+    def accept(self, answer: Answer) -> Done:
+        """Raises where it was refused; remembers how far our own writes went, so that our reads see them."""
+        if isinstance(answer, Refused):
+            raise from_code(answer.code, answer.detail, answer.retry_after_s)
+        if answer.offset > self._written.get(answer.partition, 0):
+            self._written[answer.partition] = answer.offset
+        return answer
+
+    def stream_of_conversation(self, conversation: str) -> str:
+        """Raises NotFound where this is no conversation of this store."""
+        stream = customer_of(conversation)
+        if stream is None:
+            raise NotFound(f"there is no conversation {conversation[:80]}")
+        return self._checked(stream)
+
+    def stream_of_customer(self, customer: str) -> str:
+        if not is_customer(customer):
+            raise NotFound(f"there is no customer {customer[:80]}")
+        return self._checked(customer)
+
+    def _checked(self, stream: str) -> str:
+        if stream_partition(stream, self.store.partitions) >= self.store.partitions:
+            raise NotFound("there is no such thing here")
+        return stream
+
+    def stream_of_identity(self, tenant: str, identity: str) -> str:
+        """The customer an identity names, whether they ever wrote or not."""
+        home = tenant_partition(tenant, self.store.partitions)
+        secret = self.keyring.identity_secret
+        return customer_id(secret=secret, tenant=tenant, identity=identity, partition=home)
+
+    def settings_stream(self, tenant: str) -> str:
+        return tenant_stream(tenant)
+
+    # --- reads ----------------------------------------------------------------------------------------------------
+
+    async def views_ready(self, tenant: str) -> None:
+        """Return once the views show every write that this gateway has acknowledged in the tenant."""
+        number = tenant_partition(tenant, self.store.partitions)
+        written = self._written.get(number, 0)
+        if written > self._reached.get(number, 0):
+            await self.router.reach(number, written)
+            self._reached[number] = max(written, self._reached.get(number, 0))
+
+    async def reach(self, done: Done) -> None:
+        """Return once the views and settings show what `done` speaks of."""
+        if done.offset > self._reached.get(done.partition, 0):
+            await self.router.reach(done.partition, done.offset)
+            self._reached[done.partition] = max(done.offset, self._reached.get(done.partition, 0))
+
+    async def message_by_id(self, tenant: str, id: str) -> bytes:
+        """A message's JSON, from the views. Raises NotFound."""
+        split = split_message(id)
+        if split is None:
+            raise NotFound(f"there is no message {id[:80]}")
+        stream = self.stream_of_conversation(split[0])
+        await self.reach(await self.ask(tenant, stream, GetConversation(conversation=split[0])))
+        body = await self.store.views.message(*split)
+        if body is None:
+            raise NotFound(f"there is no message {id[:80]}")
+        return body
+
+    async def agent_of(self, tenant: str, id: str) -> Agent | None:
+        agent = await self.accounts.agent(id)
+        return agent if agent is not None and agent.tenant == tenant else None
+
+    async def channel(self, id: str) -> Channel:
+        """A connected channel of any tenant. Raises NotFound."""
+        channel = await self.accounts.channel(id) if len(id) <= 128 else None
+        if channel is None:
+            raise NotFound(f"there is no channel {id[:80]!r}")
+        return channel
+
+    async def own_channel(self, tenant: str, id: str) -> Channel:
+        channel = await self.channel(id)
+        if channel.tenant != tenant:
+            raise NotFound(f"there is no channel {id[:80]!r}")
+        return channel
+
+
+def problem_of(error: BaseException) -> HubError:
+    """The refusal to show for whatever went wrong; a defect is logged here and nowhere shown."""
+    if isinstance(error, HubError):
+        return error
+    log.error("a request failed", exc_info=error)
+    return Internal()
+

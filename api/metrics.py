@@ -1,0 +1,51 @@
+"""Metrics in Prometheus' text form: this gateway's own, and its shards' as they tell them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+ACK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class ShardFigures(Collector):
+    """What each shard last told."""
+
+    def __init__(self) -> None:
+        self.by_shard: dict[str, dict[str, float]] = {}
+
+    def collect(self) -> Any:
+        names = sorted({name for figures in self.by_shard.values() for name in figures if name != "process_cpu_seconds"})
+        for name in names:
+            family = GaugeMetricFamily(f"hub_shard_{name}", f"{name.replace('_', ' ')} of a shard", labels=["shard"])
+            for shard, figures in self.by_shard.items():
+                if name in figures:
+                    family.add_metric([shard], figures[name])
+            yield family
+
+
+class GatewayMetrics:
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.shards = ShardFigures()
+        self.registry.register(self.shards)
+        self.inbound = Counter(
+            "hub_inbound_messages", "Customer messages acknowledged as durable", ["path"], registry=self.registry
+        )
+        self.refused = Counter("hub_refusals", "Requests refused, by code", ["code"], registry=self.registry)
+        self.ack_seconds = Histogram(
+            "hub_ack_seconds", "From receipt to durable acknowledgement", ["path"], buckets=ACK_BUCKETS_S, registry=self.registry
+        )
+        self.sessions = Gauge("hub_sessions", "Open WebSockets", ["kind"], registry=self.registry)
+        self.published = Gauge("hub_publications", "Events passed on to this gateway's sessions", registry=self.registry)
+        self.cpu = Gauge("hub_process_cpu_seconds", "CPU time of each process of the hub", ["process"], registry=self.registry)
+
+    def text(self, gateway: str) -> bytes:
+        self.cpu.labels(gateway).set(time.process_time())
+        for shard, figures in self.shards.by_shard.items():
+            self.cpu.labels(shard).set(figures.get("process_cpu_seconds", 0))
+        return generate_latest(self.registry)

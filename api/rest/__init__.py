@@ -1,0 +1,1 @@
+"""The REST API: FastAPI routers over the gateway's services. No hot path lives here."""

@@ -1,0 +1,59 @@
+"""Signing in, and who am I."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request, Response
+
+from hub.errors import InvalidFields, Unauthenticated
+
+from api.passwords import verify
+from api.rest.deps import Services, Who, json
+
+router = APIRouter(tags=["auth"])
+SIGN_INS_PER_MINUTE_CLIENT = "sign-in"
+
+
+@router.post("/v1/auth/token", summary="Sign in, or refresh (OAuth 2.0 password and refresh_token grants)")
+async def token(
+    request: Request,
+    gateway: Services,
+    grant_type: Annotated[str, Form()] = "password",
+    username: Annotated[str | None, Form(max_length=320)] = None,
+    password: Annotated[str | None, Form(max_length=1024)] = None,
+    refresh_token: Annotated[str | None, Form(max_length=512)] = None,
+) -> Response:
+    client = request.client.host if request.client else "unknown"
+    if not gateway.config.demo:
+        gateway.limits.take(f"{SIGN_INS_PER_MINUTE_CLIENT}:{client}")
+    if grant_type == "refresh_token":
+        if not refresh_token:
+            raise InvalidFields(fields={"refresh_token": "is required for this grant"})
+        return json(await gateway.auth.refresh(refresh_token))
+    if grant_type != "password":
+        raise InvalidFields(fields={"grant_type": "takes password or refresh_token"})
+    missing = {name: "is required" for name, value in (("username", username), ("password", password)) if not value}
+    if missing or username is None or password is None:
+        raise InvalidFields(fields=missing)
+    agent_id = await gateway.accounts.agent_id_of_email(username)
+    agent = await gateway.accounts.agent(agent_id) if agent_id else None
+    if not await verify(password, agent.password if agent else None) or agent is None:
+        raise Unauthenticated("the e-mail address or the password is wrong")
+    return json(await gateway.auth.sign_in(agent))
+
+
+@router.get("/v1/me", summary="Who I am")
+async def me(who: Who) -> Response:
+    return json(
+        {
+            "id": who.id,
+            "type": who.type,
+            "name": who.name,
+            "tenant": who.tenant,
+            "role": who.role,
+            "scopes": sorted(who.scopes),
+        }
+    )
+
+

@@ -1,0 +1,79 @@
+"""A session: one WebSocket, with a bounded queue of frames on their way out.
+
+Frames are queued without waiting; a pump writes them. A session that cannot keep up is closed with the
+resume code rather than slowing anybody else or losing frames silently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from api.asgi import Send
+
+QUEUE_MAX_FRAMES = 20_000
+QUEUE_MAX_CHARS = 16 * 1024 * 1024
+
+UNAUTHENTICATED = 4401
+FORBIDDEN = 4403
+TOO_SLOW = 4408
+GOING_AWAY = 4409
+TOO_MANY_REQUESTS = 4429
+PROTOCOL_ERROR = 1008
+
+
+class Session:
+    __slots__ = ("_chars", "_close", "_pumping", "_queue", "_send", "closed", "on_close")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._queue: deque[str] = deque()
+        self._chars = 0
+        self._pumping = False
+        self._close: tuple[int, str] | None = None
+        self.closed = False
+        self.on_close: Callable[[], Awaitable[Any] | None] | None = None
+
+    def write(self, frame: str) -> None:
+        """Queue a text frame. Too slow a session is closed instead."""
+        if self.closed:
+            return
+        if len(self._queue) >= QUEUE_MAX_FRAMES or self._chars > QUEUE_MAX_CHARS:
+            self.close(TOO_SLOW, "too slow; resume from your last position")
+            return
+        self._queue.append(frame)
+        self._chars += len(frame)
+        self._pump_soon()
+
+    def close(self, code: int, reason: str) -> None:
+        """Close after what is queued; a slow session's queue is dropped, for it resumes from its position."""
+        if self.closed:
+            return
+        self.closed = True
+        if code == TOO_SLOW:
+            self._queue.clear()
+        self._close = (code, reason)
+        self._pump_soon()
+
+    def _pump_soon(self) -> None:
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().create_task(self._pump())
+
+    async def _pump(self) -> None:
+        try:
+            while self._queue:
+                frame = self._queue.popleft()
+                self._chars -= len(frame)
+                await self._send({"type": "websocket.send", "text": frame})
+            if self._close is not None:
+                code, reason = self._close
+                await self._send({"type": "websocket.close", "code": code, "reason": reason})
+        except Exception:
+            # The socket is gone; its reader notices by itself.
+            self.closed = True
+            self._queue.clear()
+        finally:
+            self._pumping = False
