@@ -14,11 +14,10 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from actors.calls import refusal
 from hub.codec import decode_answers, encode
 from hub.commands import Answer, Invocation, Refused
 from hub.errors import Overloaded, Unavailable
-
-from actors.calls import refusal
 
 log = logging.getLogger("hub.lanes")
 
@@ -44,7 +43,9 @@ class Waiting:
 class Lane:
     """The way to one shard."""
 
-    def __init__(self, shard: str, call: Callable[[bytes], Awaitable[bytes]], on_failure: Callable[[str], None]) -> None:
+    def __init__(
+        self, shard: str, call: Callable[[bytes], Awaitable[bytes]], on_failure: Callable[[str], None]
+    ) -> None:
         self.shard = shard
         self._call = call
         self._on_failure = on_failure

@@ -9,14 +9,13 @@ from typing import Any
 
 import ray
 
-from hub.commands import Answer, Invocation
-from hub.errors import HubError, Unavailable, from_code
-from hub.ids import stream_partition
-
 from actors import directory
 from actors.assignment import Assignment
 from actors.lanes import Lane
 from actors.publication import Publication, decode_publications
+from hub.commands import Answer, Invocation
+from hub.errors import HubError, Unavailable, from_code
+from hub.ids import stream_partition
 
 log = logging.getLogger("hub.router")
 

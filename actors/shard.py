@@ -44,14 +44,13 @@ class Shard:
         return self._host
 
     async def _start(self) -> None:
+        from actors.host import Host
         from actors.readers.sender import ProviderSender
         from channels.client import ProviderClient
         from hub.clock import SystemClock
         from hub.sealing import Keyring, load_secret
         from hub.settings import Vault
         from hub.storage import open_store
-
-        from actors.host import Host
 
         config = self._config
         store = await open_store(config.storage, partitions=config.partitions)

@@ -10,9 +10,8 @@ from typing import Any
 
 import ray
 
-from hub.config import Config
-
 from actors import directory, shard
+from hub.config import Config
 
 log = logging.getLogger("hub.supervisor")
 

@@ -14,12 +14,11 @@ import time
 import jwt
 import msgspec
 
+from api.accounts import Accounts
 from hub.errors import Forbidden, Unauthenticated
 from hub.ports import Document, Documents
 from hub.sealing import Keyring
 from hub.settings import SCOPES, Agent
-
-from api.accounts import Accounts
 
 ACCESS_TOKEN_S = 3600
 REFRESH_TOKEN_S = 30 * 86_400

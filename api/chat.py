@@ -14,17 +14,16 @@ from typing import Any
 import msgspec
 
 from actors.publication import Publication
-from channels.webchat import frames
-from channels.webchat.identity import visitor_identity, verified_identity
-from hub.commands import Answer, CustomerRead, GetCustomer, ReceiveMessage, Refused
-from hub.errors import HubError, NotFound, RateLimited, Unauthenticated, from_code
-from hub.settings import Channel
-
 from api import sessions
 from api.asgi import Receive, Scope, Send
 from api.context import Gateway
 from api.fanout import Subscription
 from api.sessions import Session
+from channels.webchat import frames
+from channels.webchat.identity import verified_identity, visitor_identity
+from hub.commands import Answer, CustomerRead, GetCustomer, ReceiveMessage, Refused
+from hub.errors import HubError, NotFound, RateLimited, Unauthenticated, from_code
+from hub.settings import Channel
 
 HELLO_TIMEOUT_S = 10.0
 HISTORY_MAX_MESSAGES = 50
@@ -96,7 +95,7 @@ class CustomerChat:
                 return False
             hello = frames.parse(text)
             if not isinstance(hello, frames.Hello):
-                raise Unauthenticated("the first frame must be {\"type\": \"hello\", …}")
+                raise Unauthenticated('the first frame must be {"type": "hello", …}')
             visitor, token, known = self._recognise(hello)
             await self._welcome(visitor, token, known)
         except (HubError, TimeoutError) as error:
@@ -277,5 +276,3 @@ async def customer_chat(gateway: Gateway, channel_id: str, scope: Scope, receive
         session.close(sessions.FORBIDDEN, error.detail[:100])
         return
     await CustomerChat(gateway, channel, receive, send).run()
-
-

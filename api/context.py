@@ -6,6 +6,12 @@ import asyncio
 import logging
 
 from actors.router import Router
+from api.accounts import Accounts
+from api.auth import Auth
+from api.fanout import Fanout
+from api.limits import RateLimits
+from api.metrics import GatewayMetrics
+from api.presence import Presence
 from hub.clock import SystemClock
 from hub.commands import Answer, Command, Done, GetConversation, Invocation, Refused
 from hub.config import Config
@@ -22,13 +28,6 @@ from hub.ids import (
 from hub.ports import Store
 from hub.sealing import Keyring, load_secret
 from hub.settings import Agent, Channel, Vault
-
-from api.accounts import Accounts
-from api.auth import Auth
-from api.fanout import Fanout
-from api.limits import RateLimits
-from api.metrics import GatewayMetrics
-from api.presence import Presence
 
 log = logging.getLogger("hub.gateway")
 
@@ -164,4 +163,3 @@ def problem_of(error: BaseException) -> HubError:
         return error
     log.error("a request failed", exc_info=error)
     return Internal()
-

@@ -19,7 +19,9 @@ class ShardFigures(Collector):
         self.by_shard: dict[str, dict[str, float]] = {}
 
     def collect(self) -> Any:
-        names = sorted({name for figures in self.by_shard.values() for name in figures if name != "process_cpu_seconds"})
+        names = sorted(
+            {name for figures in self.by_shard.values() for name in figures if name != "process_cpu_seconds"}
+        )
         for name in names:
             family = GaugeMetricFamily(f"hub_shard_{name}", f"{name.replace('_', ' ')} of a shard", labels=["shard"])
             for shard, figures in self.by_shard.items():
@@ -38,11 +40,19 @@ class GatewayMetrics:
         )
         self.refused = Counter("hub_refusals", "Requests refused, by code", ["code"], registry=self.registry)
         self.ack_seconds = Histogram(
-            "hub_ack_seconds", "From receipt to durable acknowledgement", ["path"], buckets=ACK_BUCKETS_S, registry=self.registry
+            "hub_ack_seconds",
+            "From receipt to durable acknowledgement",
+            ["path"],
+            buckets=ACK_BUCKETS_S,
+            registry=self.registry,
         )
         self.sessions = Gauge("hub_sessions", "Open WebSockets", ["kind"], registry=self.registry)
-        self.published = Gauge("hub_publications", "Events passed on to this gateway's sessions", registry=self.registry)
-        self.cpu = Gauge("hub_process_cpu_seconds", "CPU time of each process of the hub", ["process"], registry=self.registry)
+        self.published = Gauge(
+            "hub_publications", "Events passed on to this gateway's sessions", registry=self.registry
+        )
+        self.cpu = Gauge(
+            "hub_process_cpu_seconds", "CPU time of each process of the hub", ["process"], registry=self.registry
+        )
 
     def text(self, gateway: str) -> bytes:
         self.cpu.labels(gateway).set(time.process_time())

@@ -23,10 +23,6 @@ def hash_password(password: str) -> str:
     return f"scrypt${COST_N}${BLOCK_R}${PARALLEL_P}${_text(salt)}${_text(digest)}"
 
 
-# What an unknown user is checked against, so that the answer takes as long as a known one's.
-_NOBODY = hash_password(os.urandom(16).hex())
-
-
 async def verify(password: str, stored: str | None) -> bool:
     """Constant time in what matters: an unknown user (`stored` None) costs what a wrong password costs."""
     async with _VERIFY_MAX_AT_ONCE:
@@ -52,3 +48,7 @@ def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
 
 def _text(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
+
+
+# What an unknown user is checked against, so that the answer takes as long as a known one's.
+_NOBODY = hash_password(os.urandom(16).hex())

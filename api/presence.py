@@ -12,7 +12,9 @@ class Presence:
     def __init__(self, fanout: Fanout) -> None:
         self._fanout = fanout
 
-    def typing(self, tenant: str, conversation: str, *, on: bool, by: dict[str, str | None], but: Session | None) -> None:
+    def typing(
+        self, tenant: str, conversation: str, *, on: bool, by: dict[str, str | None], but: Session | None
+    ) -> None:
         self._tell(tenant, conversation, {"type": "typing", "conversation": conversation, "on": on, "by": by}, but)
 
     def viewing(self, tenant: str, conversation: str, *, by: dict[str, str | None], but: Session | None) -> None:

@@ -12,25 +12,23 @@ from typing import Any, Literal
 
 import msgspec
 
-from hub.commands import Refused, SendMessage
-from hub.errors import Forbidden, HubError, InvalidFields, MalformedBody, RateLimited, Unauthenticated, from_code
-from hub.model import TEXT_MAX_CHARS, Author
-from hub.positions import decode as decode_position
-
 from actors.publication import Publication
 from api import sessions
 from api.asgi import Receive, Scope, Send
 from api.auth import Principal
-from api.context import Gateway, problem_of
+from api.context import Gateway
 from api.fanout import INBOX, Subscription, frame
 from api.sessions import Session
+from hub.commands import Refused, SendMessage
+from hub.errors import Forbidden, HubError, InvalidFields, MalformedBody, RateLimited, Unauthenticated, from_code
+from hub.model import TEXT_MAX_CHARS, Author
+from hub.positions import decode as decode_position
 
 AUTH_TIMEOUT_S = 5.0
 FRAME_MAX_CHARS = 64 * 1024
 SUBSCRIPTIONS_MAX_COUNT = 200
 SENDS_MAX_IN_FLIGHT = 200
 ID_MAX_CHARS = 128
-
 
 
 class AuthFrame(msgspec.Struct, tag="auth"):
@@ -117,7 +115,7 @@ class AgentStream:
                 return False
             first = _parse(text)
             if not isinstance(first, AuthFrame):
-                raise Unauthenticated("the first frame must be {\"type\": \"auth\", \"token\": …}")
+                raise Unauthenticated('the first frame must be {"type": "auth", "token": …}')
             self._principal = await self._gateway.auth.authenticate(first.token)
             self._principal.require("stream")
         except (TimeoutError, HubError) as error:
@@ -308,5 +306,3 @@ async def agent_stream(gateway: Gateway, scope: Scope, receive: Receive, send: S
     await receive()
     await send({"type": "websocket.accept"})
     await AgentStream(gateway, receive, send).run()
-
-

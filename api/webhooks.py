@@ -10,12 +10,11 @@ import asyncio
 import time
 from urllib.parse import parse_qsl
 
+from api.asgi import ClientGone, Receive, Scope, Send, read_body, respond, respond_problem
+from api.context import Gateway, problem_of
 from channels.registry import adapter_for
 from hub.commands import Refused
 from hub.errors import from_code
-
-from api.asgi import ClientGone, Receive, Scope, Send, read_body, respond, respond_problem
-from api.context import Gateway, problem_of
 
 WEBHOOK_MAX_BYTES = 3 * 1024 * 1024
 
@@ -51,8 +50,7 @@ async def _deliver(gateway: Gateway, channel_id: str, scope: Scope, receive: Rec
     delivery = adapter.parse(channel, body, gateway.clock.now())
     tenant = channel.tenant
     futures = [
-        gateway.send(tenant, gateway.stream_of_identity(tenant, item.identity), item.command)
-        for item in delivery.items
+        gateway.send(tenant, gateway.stream_of_identity(tenant, item.identity), item.command) for item in delivery.items
     ]
     refusals = []
     for answer in await asyncio.gather(*futures):
@@ -70,5 +68,3 @@ async def _deliver(gateway: Gateway, channel_id: str, scope: Scope, receive: Rec
 def _observe(gateway: Gateway, count: int, began: float) -> None:
     gateway.metrics.inbound.labels("webhook").inc(count)
     gateway.metrics.ack_seconds.labels("webhook").observe(time.perf_counter() - began)
-
-

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from hub.commands import ReceiveMessage, RecordReceipt
+from hub.errors import NotFound
 from hub.settings import Channel
 
 
@@ -77,6 +78,9 @@ class Adapter(Protocol):
     idempotent: bool
     """Does the provider drop a second send of the same `Outgoing.message`?"""
 
+    local: bool
+    """Do its outbound messages leave through our own sockets? Then there is no provider to call."""
+
     def challenge(self, channel: Channel, query: Mapping[str, str]) -> str:
         """The answer to the provider's GET verification. Raises Forbidden or NotFound."""
         ...
@@ -100,3 +104,25 @@ class Adapter(Protocol):
     def outcome(self, status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
         """What the provider's answer means. Never raises."""
         ...
+
+
+class Unsendable:
+    """For adapters with no provider behind them: nothing is verified, nothing is requested."""
+
+    idempotent = True
+    local = True
+
+    def challenge(self, channel: Channel, query: Mapping[str, str]) -> str:
+        raise NotFound(f"channel {channel.id} takes no webhooks")
+
+    def verify(self, channel: Channel, headers: Mapping[str, str], body: bytes) -> None:
+        raise NotFound(f"channel {channel.id} takes no webhooks")
+
+    def parse(self, channel: Channel, body: bytes, now: int) -> Delivery:
+        raise NotFound(f"channel {channel.id} takes no webhooks")
+
+    def request(self, channel: Channel, outgoing: Outgoing, base_url: str) -> Request:
+        raise NotFound(f"channel {channel.id} has no provider")
+
+    def outcome(self, status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
+        return Outcome("failed", code="no_provider")

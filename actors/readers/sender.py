@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from actors.readers.courier import Traits
 from channels.adapter import Outcome, Outgoing
 from channels.client import ProviderClient
 from channels.registry import adapter_for
@@ -11,8 +12,6 @@ from hub.config import Config
 from hub.errors import HubError
 from hub.ports import Documents
 from hub.settings import Channel, Vault
-
-from actors.readers.courier import Traits
 
 CHANNEL_CACHE_S = 5.0
 DEFAULT_BASE_URLS = {"whatsapp": "https://graph.facebook.com"}

@@ -6,10 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
 
-from hub.errors import InvalidFields, Unauthenticated
-
 from api.passwords import verify
 from api.rest.deps import Services, Who, json
+from hub.errors import InvalidFields, Unauthenticated
 
 router = APIRouter(tags=["auth"])
 SIGN_INS_PER_MINUTE_CLIENT = "sign-in"
@@ -55,5 +54,3 @@ async def me(who: Who) -> Response:
             "scopes": sorted(who.scopes),
         }
     )
-
-

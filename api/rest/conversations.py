@@ -9,16 +9,6 @@ from fastapi import APIRouter, Query, Response
 from msgspec import UNSET
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from channels.registry import adapter_for
-from hub import commands as c
-from hub.clock import parse_rfc3339, rfc3339
-from hub.codec import decode_record
-from hub.errors import InvalidFields
-from hub.events import type_name
-from hub.ids import stream_partition
-from hub.model import LABELS_MAX_COUNT, TEXT_MAX_CHARS, Author, ConversationStatus, Priority
-from hub.ports import ConversationQuery
-
 from api.auth import Principal
 from api.context import Gateway
 from api.rest.deps import (
@@ -35,6 +25,15 @@ from api.rest.deps import (
     read_cursor,
     write_cursor,
 )
+from channels.registry import adapter_for
+from hub import commands as c
+from hub.clock import parse_rfc3339, rfc3339
+from hub.codec import decode_record
+from hub.errors import InvalidFields
+from hub.events import type_name
+from hub.ids import stream_partition
+from hub.model import LABELS_MAX_COUNT, TEXT_MAX_CHARS, Author, ConversationStatus, Priority
+from hub.ports import ConversationQuery
 
 router = APIRouter(prefix="/v1/conversations", tags=["conversations"])
 SCOPE = "conversations"
@@ -189,7 +188,9 @@ def _instant(text: str) -> int:
     try:
         return parse_rfc3339(text)
     except (ValueError, OverflowError):
-        raise InvalidFields(fields={"snoozed_until": "takes an RFC 3339 instant such as 2026-12-24T09:00:00Z"}) from None
+        raise InvalidFields(
+            fields={"snoozed_until": "takes an RFC 3339 instant such as 2026-12-24T09:00:00Z"}
+        ) from None
 
 
 @router.get("/{id}/messages", summary="Messages, oldest first; the newest page without before and after")
@@ -278,5 +279,3 @@ def _event(offset: int, at: int, event: Any) -> dict[str, Any]:
     shown.pop("mark", None)
     shown.pop("type", None)
     return {"offset": offset, "type": type_name(event), "at": rfc3339(at), "data": shown}
-
-

@@ -8,9 +8,8 @@ from fastapi import APIRouter, Query, Response
 from msgspec import UNSET
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from hub import commands as c
-
 from api.rest.deps import PAGE_DEFAULT, Cursor, Limit, Services, Who, page, raw, read_cursor, write_cursor
+from hub import commands as c
 
 router = APIRouter(prefix="/v1/customers", tags=["customers"])
 SCOPE = "customers"

@@ -10,11 +10,10 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import Depends, Header, Query, Request, Response
 
-from hub.config import is_loopback
-from hub.errors import InvalidFields, Unauthenticated
-
 from api.auth import Principal
 from api.context import Gateway
+from hub.config import is_loopback
+from hub.errors import InvalidFields, Unauthenticated
 
 PAGE_DEFAULT = 50
 PAGE_MAX = 200

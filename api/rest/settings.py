@@ -7,18 +7,17 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from channels.registry import adapter_for
-from hub import commands as c
-from hub.errors import Conflict, HubError, InvalidFields, NotFound
-from hub.ids import random_id
-from hub.settings import KINDS, SCOPES, Agent, ApiKey, Channel, Setting
-
 from api.accounts import EMAIL_CLAIM
 from api.auth import Principal, key_id, new_key
 from api.context import Gateway
 from api.passwords import hash_password
 from api.rest.conversations import author
 from api.rest.deps import Services, Who, json
+from channels.registry import adapter_for
+from hub import commands as c
+from hub.errors import Conflict, HubError, InvalidFields, NotFound
+from hub.ids import random_id
+from hub.settings import KINDS, SCOPES, Agent, ApiKey, Channel, Setting
 
 router = APIRouter(prefix="/v1", tags=["settings"])
 SCOPE = "settings"
@@ -101,7 +100,12 @@ async def connect(gateway: Services, who: Who, body: NewChannel) -> Response:
     if await gateway.accounts.claim("channel-id", id, who.tenant) != who.tenant:
         raise Conflict(f"the channel id {id} is taken")
     channel = Channel(
-        id=id, tenant=who.tenant, kind=body.kind, name=body.name, settings=dict(body.settings), secrets=dict(body.secrets)
+        id=id,
+        tenant=who.tenant,
+        kind=body.kind,
+        name=body.name,
+        settings=dict(body.settings),
+        secrets=dict(body.secrets),
     )
     await save(gateway, who, channel, new=True)
     return json(channel_json(gateway, channel), 201)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 
 from hub.ports import Checkpoint, Document, StoredSnapshot
-
 from hub.storage.sqlite.database import Database
 
 
@@ -65,7 +64,9 @@ class SqliteDocuments:
             "SELECT kind, id, tenant, revision, body FROM documents "
             "WHERE kind = ? AND tenant = ? AND body IS NOT NULL ORDER BY id"
         )
-        return await self._db.read(lambda connection: [Document(*row) for row in connection.execute(sql, (kind, tenant))])
+        return await self._db.read(
+            lambda connection: [Document(*row) for row in connection.execute(sql, (kind, tenant))]
+        )
 
     async def put(self, documents: list[Document]) -> None:
         rows = [(d.kind, d.id, d.tenant, d.revision, d.body) for d in documents]

@@ -8,7 +8,6 @@ import sqlite3
 from pathlib import Path
 
 from hub.ids import PARTITIONS_MAX
-
 from hub.storage.sqlite.database import Database
 from hub.storage.sqlite.journal import SqliteJournal
 from hub.storage.sqlite.roles import SqliteCheckpoints, SqliteDocuments, SqliteSnapshots
@@ -84,7 +83,9 @@ def _fix_partitions(connection: sqlite3.Connection, wanted: int | None) -> int:
         count = int(row[0])
     connection.execute("COMMIT")
     if wanted is not None and wanted != count:
-        raise ValueError(f"this store was created with {count} partitions, not {wanted}; the count is fixed for its life")
+        raise ValueError(
+            f"this store was created with {count} partitions, not {wanted}; the count is fixed for its life"
+        )
     return count
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 
 from hub.ports import ConversationQuery, ConversationRow, CustomerRow, MessageRow, ViewBatch
-
 from hub.storage.sqlite.database import Database
 
 # Labels are stored as "|one|two|", so that one LIKE finds one whole label.

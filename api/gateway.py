@@ -1,0 +1,138 @@
+"""The gateway: a Ray actor around uvicorn and the application. Everything of substance is in `context.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from actors import directory
+
+if TYPE_CHECKING:
+    from hub.config import Config
+
+log = logging.getLogger("hub.gateway")
+
+LISTEN_BACKLOG = 4_096
+WEBSOCKET_MAX_BYTES = 256 * 1024
+DRAIN_TIMEOUT_S = 10
+FILES_WANTED = 65_536
+
+
+class GatewayActor:
+    def __init__(self, name: str, config: Config, partitions: int) -> None:
+        from hub import logs
+
+        logs.configure(config.log_level, name)
+        self._name = name
+        self._config = config
+        self._gateway: Any = None
+        self._server: Any = None
+        self._serving: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
+
+    async def ping(self) -> float:
+        """Return once it listens. Raises what keeps it from that."""
+        if self._starting is None:
+            self._starting = asyncio.get_running_loop().create_task(self._start())
+        await asyncio.shield(self._starting)
+        return time.process_time()
+
+    async def _start(self) -> None:
+        import uvicorn
+
+        from api import demo
+        from api.app import Application
+        from api.context import Gateway
+        from hub.storage import open_store
+
+        _raise_file_limit()
+        config = self._config
+        listener = _listen(config.host, config.port, shared=config.gateways > 1)
+        store = await open_store(config.storage)
+        self._gateway = Gateway(self._name, config, store)
+        await self._gateway.start()
+        if config.demo:
+            await demo.seed(self._gateway)
+        settings = uvicorn.Config(
+            Application(self._gateway),
+            log_level="warning",
+            access_log=False,
+            ws="websockets-sansio",
+            ws_per_message_deflate=False,
+            ws_max_size=WEBSOCKET_MAX_BYTES,
+            lifespan="off",
+            timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+        )
+        self._server = _quiet_server(settings)
+        self._serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[listener]))
+        while not self._server.started:
+            if self._serving.done():
+                await self._serving
+            await asyncio.sleep(0.01)
+
+    async def publish(self, feeds: bytes) -> None:
+        if self._gateway is not None:
+            self._gateway.fanout.receive(feeds)
+
+    async def drain(self) -> None:
+        """Refuse new work, tell the sessions to go elsewhere, finish what is under way."""
+        if self._gateway is None:
+            return
+        self._gateway.draining = True
+        self._gateway.fanout.close_all()
+        self._server.should_exit = True
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                await self._serving
+        except TimeoutError:
+            log.warning("some connections did not end in %d s", DRAIN_TIMEOUT_S)
+        await self._gateway.stop()
+
+
+def _quiet_server(settings: Any) -> Any:
+    """uvicorn without its signal handling: the supervisor decides when to stop."""
+    import contextlib
+
+    import uvicorn
+
+    server = uvicorn.Server(settings)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+    return server
+
+
+def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise RuntimeError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from error
+    listener.listen(LISTEN_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def _raise_file_limit() -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(FILES_WANTED, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def start(name: str, config: Config, partitions: int) -> Any:
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=10_000)(GatewayActor)
+    return actor.options(name=name, namespace=directory.NAMESPACE).remote(name, config, partitions)

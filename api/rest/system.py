@@ -1,0 +1,63 @@
+"""Health, metrics, and what the command line asks."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Response
+
+from api.rest.deps import Services, Who, json
+from hub import __version__
+from hub.errors import Forbidden, HubError
+
+router = APIRouter(tags=["system"])
+
+
+@router.get("/healthz", summary="Alive")
+async def healthz() -> Response:
+    return json({"status": "ok"})
+
+
+@router.get("/readyz", summary="Can take traffic")
+async def readyz(gateway: Services) -> Response:
+    checks = dict(zip(gateway.router.shards, await _ask_shards(gateway), strict=True))
+    ok = bool(checks) and all(checks.values()) and not gateway.draining
+    state = "draining" if gateway.draining else "ready" if ok else "waiting for shards"
+    return json({"status": state, "shards": checks}, 200 if ok else 503)
+
+
+async def _ask_shards(gateway: Services) -> list[bool]:
+    async def one(shard: str) -> bool:
+        try:
+            await gateway.router.metrics(shard)
+        except HubError:
+            return False
+        return True
+
+    return list(await asyncio.gather(*(one(shard) for shard in gateway.router.shards)))
+
+
+@router.get("/metrics", summary="Prometheus metrics of this gateway and its shards")
+async def metrics(gateway: Services) -> Response:
+    for shard in gateway.router.shards:
+        try:
+            gateway.metrics.shards.by_shard[shard] = await gateway.router.metrics(shard)
+        except HubError:
+            gateway.metrics.shards.by_shard.pop(shard, None)
+    gateway.metrics.published.set(gateway.fanout.published)
+    return Response(gateway.metrics.text(gateway.name), media_type="text/plain; version=0.0.4")
+
+
+@router.get("/v1/status", summary="What the hub is made of (operators only)")
+async def status(gateway: Services, who: Who) -> Response:
+    if who.role != "operator" and "settings" not in who.scopes:
+        raise Forbidden("only operators and administrators may see this")
+    figures = {}
+    for shard in gateway.router.shards:
+        try:
+            figures[shard] = await gateway.router.metrics(shard)
+        except HubError as error:
+            figures[shard] = {"unavailable": error.detail}  # type: ignore[dict-item]
+    return json(
+        {"version": __version__, "gateway": gateway.name, "shards": figures, "sessions": gateway.fanout.sessions()}
+    )

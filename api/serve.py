@@ -1,0 +1,81 @@
+"""`hub serve`: start everything, say so, wait for the signal to stop, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+
+from hub import logs
+from hub.config import Config, InvalidSetting
+from hub.sealing import load_secret
+from hub.storage import open_store
+
+
+def serve(config: Config) -> int:
+    logs.configure(config.log_level, "hub")
+    began = time.monotonic()
+    partitions = asyncio.run(_prepare(config))
+    from actors.supervisor import Supervisor
+    from api import gateway
+
+    supervisor = Supervisor(config, partitions, gateway.start)
+    return asyncio.run(_run(config, supervisor, began))
+
+
+async def _prepare(config: Config) -> int:
+    """Create or migrate the store once, before several processes open it. Returns its partition count."""
+    load_secret(config.secret_key, config.data_dir)
+    try:
+        store = await open_store(config.storage, partitions=config.partitions)
+    except (ValueError, OSError) as error:
+        raise InvalidSetting(str(error)) from None
+    count = store.partitions
+    await store.close()
+    return count
+
+
+async def _run(config: Config, supervisor: object, began: float) -> int:
+    from actors.supervisor import Supervisor
+
+    assert isinstance(supervisor, Supervisor)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    try:
+        supervisor.start()
+        await supervisor.ready()
+    except Exception as error:
+        print(f"hub: cannot start: {_reason(error)}", file=sys.stderr)
+        return 1
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    _announce(config, time.monotonic() - began)
+    watching = loop.create_task(supervisor.watch())
+    await stop.wait()
+    watching.cancel()
+    print("hub: draining …", flush=True)
+    await supervisor.drain()
+    print("hub: stopped", flush=True)
+    # Ray's own shutdown takes seconds and has nothing left to save; its processes end with this one.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _reason(error: BaseException) -> str:
+    cause = getattr(error, "cause", None) or error.__cause__ or error
+    return str(cause).strip().splitlines()[-1] if str(cause).strip() else type(cause).__name__
+
+
+def _announce(config: Config, seconds: float) -> None:
+    url = f"http://{config.host}:{config.port}"
+    lines = [f"Cocolu Hub is ready at {url} ({seconds:.1f} s)"]
+    if config.demo:
+        lines += [
+            "  inbox   " + url + "/        sign in as ana@demo.test, luis@demo.test or admin@demo.test, password demo",
+            "  widget  " + url + "/demo    a shop with the chat widget",
+            "  API     " + url + "/docs    key demo-key",
+        ]
+    print("\n".join(lines), flush=True)

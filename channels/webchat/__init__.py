@@ -1,0 +1,1 @@
+"""Web chat: the customer's browser is the provider, and our own socket the wire."""
