@@ -1,0 +1,1 @@
+"""The parties of a conversation: customers, agents, providers, API clients."""
