@@ -29,7 +29,7 @@ class Shard:
         # Imported here: Ray ships this class by value, and codecs cannot be pickled.
         from hub import logs
 
-        logs.configure(config.log_level, f"{name}")
+        logs.configure(config.log_level, name)
         self._name = name
         self._config = config
         self._incarnation = time.time_ns()
@@ -47,6 +47,7 @@ class Shard:
         from actors.host import Host
         from actors.readers.sender import ProviderSender
         from channels.client import ProviderClient
+        from hub import process
         from hub.clock import SystemClock
         from hub.sealing import Keyring, load_secret
         from hub.settings import Vault
@@ -68,6 +69,7 @@ class Shard:
         self._host.start()
         mine = (await directory.lookup()).of(self._name)
         await self._host.open(mine)
+        process.tune()
         log.info("%s owns %d partitions", self._name, len(mine))
         self._starting = None
 

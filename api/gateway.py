@@ -48,6 +48,7 @@ class GatewayActor:
         from api import demo
         from api.app import Application
         from api.context import Gateway
+        from hub import process
         from hub.storage import open_store
 
         _raise_file_limit()
@@ -77,6 +78,7 @@ class GatewayActor:
             if self._serving.done():
                 await self._serving
             await asyncio.sleep(0.01)
+        process.tune()
 
     async def publish(self, feeds: bytes) -> None:
         if self._gateway is not None:

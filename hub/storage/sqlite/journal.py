@@ -37,7 +37,7 @@ class SqliteJournal:
 
     async def history(self, partition: int, stream: str, after: int, limit: int) -> list[StoredRecord]:
         sql = (
-            "SELECT offset, stream, body FROM journal WHERE stream = ? AND offset > ? AND partition = ? "
+            "SELECT offset, stream, body FROM journal INDEXED BY journal_stream WHERE stream = ? AND offset > ? AND partition = ? "
             "ORDER BY offset LIMIT ?"
         )
         return await self._records(sql, (stream, after, partition, limit))
@@ -92,7 +92,7 @@ def _load(connection: sqlite3.Connection, partition: int, streams: list[str]) ->
             row = connection.execute("SELECT offset, body FROM snapshots WHERE stream = ?", (stream,)).fetchone()
             snapshot = StoredSnapshot(stream, *row) if row else None
         sql = (
-            "SELECT offset, stream, body FROM journal WHERE stream = ? AND offset > ? AND partition = ? ORDER BY offset"
+            "SELECT offset, stream, body FROM journal INDEXED BY journal_stream WHERE stream = ? AND offset > ? AND partition = ? ORDER BY offset"
         )
         rows = connection.execute(sql, (stream, snapshot.offset if snapshot else 0, partition))
         images.append(StreamImage(key, snapshot, [StoredRecord(*row) for row in rows]))
