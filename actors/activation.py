@@ -121,5 +121,5 @@ class Activation:
         """The journal says whose stream this is; who asked first may have been wrong, or the hub itself."""
         if self.tenant != tenant_name:
             self.tenant = tenant_name
-            if isinstance(self.image, CustomerImage):
-                self.image.customer.tenant = tenant_name
+            whose = self.image.customer if isinstance(self.image, CustomerImage) else self.image.tenant
+            whose.tenant = tenant_name

@@ -23,7 +23,7 @@ from hub.commands import (
     SendMessage,
     UpdateConversation,
 )
-from hub.errors import Conflict, InvalidFields, StaleReply
+from hub.errors import Conflict, InvalidFields, Overloaded, StaleReply
 from hub.events import (
     Content,
     ConversationOpened,
@@ -96,6 +96,8 @@ def send(
             )
     if not command.text.strip():
         raise InvalidFields(fields={"text": "must not be empty"})
+    if command.kind == "outbound" and state is not None:
+        _has_room(state)
     seq = next_seq(state)
     author = command.author
     event: Event
@@ -120,6 +122,12 @@ def send(
             content=Content(text=command.text, author_name=author.name),
         )
     return Decision([event], conversation, message_id(conversation, seq))
+
+
+def _has_room(state: ConversationState) -> None:
+    """A message that still waits must not be forgotten: it would never be sent."""
+    if len(state.outbound) >= OUTBOUND_MAX_MESSAGES and all(m.status == "queued" for m in state.outbound.values()):
+        raise Overloaded(f"{OUTBOUND_MAX_MESSAGES} messages of this conversation still wait to be sent", retry_after_s=1)
 
 
 def update(state: ConversationState, command: UpdateConversation, now: int) -> Decision:
@@ -200,7 +208,7 @@ def receipt(
     if not moves_forward(message.status, status):
         if not learns:
             return None
-        status = message.status or status
+        status, error = message.status or status, message.error
     content = Content(external_id=external_id) if learns else None
     return MessageStatusChanged(conversation=state.id, seq=seq, status=status, error=error, content=content)
 
@@ -250,10 +258,11 @@ def _remember_sent(state: ConversationState, event: MessageQueued | NoteAdded, m
 
 
 def _bound_outbound(state: ConversationState) -> None:
-    """Forget the oldest finished message first, else the oldest: its later news no longer find it."""
+    """Forget the oldest finished message first, else the oldest that has left: its later news no longer find it."""
     while len(state.outbound) > OUTBOUND_MAX_MESSAGES:
         settled = (seq for seq, message in state.outbound.items() if message.status in _SETTLED)
-        del state.outbound[next(settled, next(iter(state.outbound)))]
+        left = (seq for seq, message in state.outbound.items() if message.status != "queued")
+        del state.outbound[next(settled, next(left, next(iter(state.outbound))))]
 
 
 def _apply_status(state: ConversationState, event: MessageStatusChanged, at: int, customer: CustomerState) -> None:

@@ -28,7 +28,7 @@ from hub.events import (
     ReceiptHeld,
 )
 from hub.ids import conversation_id, customer_of, message_id, ordinal_of, split_message
-from hub.model import STATUS_RANK, ConversationState, CustomerImage, CustomerState, HeldReceipt, Identity
+from hub.model import STATUS_RANK, ConversationState, CustomerImage, CustomerState, HeldReceipt, Identity, MessageStatus
 from hub.window import find, fingerprint, remember
 
 HELD_MAX_RECEIPTS = 32
@@ -129,7 +129,8 @@ def _receipt(image: CustomerImage, command: c.RecordReceipt, now: int) -> Decisi
     event = conversation.receipt(state, seq, command.status, command.external_id, command.error)
     events = [] if event is None else [event]
     if command.external_id is not None:
-        events += _release_held(image, state, seq, command)
+        reached = event.status if isinstance(event, MessageStatusChanged) else state.outbound[seq].status
+        events += _release_held(image, state, seq, command.external_id, reached)
     return Decision(events, state.id, message_id(state.id, seq))
 
 
@@ -142,6 +143,8 @@ def _find_message(image: CustomerImage, command: c.RecordReceipt) -> tuple[Conve
     if command.external_id is None:
         return None
     for state in image.conversations.values():
+        if state.channel != command.channel:
+            continue
         for seq, message in state.outbound.items():
             if message.external_id == command.external_id:
                 return state, seq
@@ -159,11 +162,13 @@ def _hold(image: CustomerImage, command: c.RecordReceipt) -> list[Event]:
     return [ReceiptHeld(status=command.status, error=command.error, content=content)]
 
 
-def _release_held(image: CustomerImage, state: ConversationState, seq: int, command: c.RecordReceipt) -> list[Event]:
+def _release_held(
+    image: CustomerImage, state: ConversationState, seq: int, external_id: str, reached: MessageStatus | None
+) -> list[Event]:
     return [
         MessageStatusChanged(conversation=state.id, seq=seq, status=held.status, error=held.error)
         for held in image.customer.held
-        if held.external_id == command.external_id and STATUS_RANK[held.status] > STATUS_RANK[command.status]
+        if held.external_id == external_id and conversation.moves_forward(reached, held.status)
     ]
 
 

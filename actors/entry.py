@@ -44,6 +44,8 @@ class Entry(msgspec.Struct):
     conversation: ConversationRow | None = None
     message: MessageRow | None = None
     customer: CustomerRow | None = None
+    renamed: list[ConversationRow] = []
+    """Conversations that show their customer under a new name."""
 
 
 def wake_at(state: ConversationState) -> int | None:
@@ -108,12 +110,16 @@ class Renderer:
         event = entry.event
         target: str | None = getattr(event, "conversation", None)
         if target is not None and isinstance(event, PUBLIC):
-            row = self._rows.get(target)
-            if row is None:
-                row = conversation_row(image, image.conversations[ordinal_of(target)], self._partition)
-                self._rows[target] = row
-            entry.conversation = row
+            entry.conversation = self._row(image, image.conversations[ordinal_of(target)])
             entry.message = message_row(image, event, entry.at)
         if isinstance(event, _CHANGES_CUSTOMER):
             entry.customer = customer_row(image, self._partition)
+        if isinstance(event, CustomerCreated) or (isinstance(event, CustomerUpdated) and event.named):
+            entry.renamed = [self._row(image, state) for state in image.conversations.values()]
         return entry
+
+    def _row(self, image: CustomerImage, state: ConversationState) -> ConversationRow:
+        row = self._rows.get(state.id)
+        if row is None:
+            row = self._rows[state.id] = conversation_row(image, state, self._partition)
+        return row

@@ -57,7 +57,7 @@ class Host:
         self.committer = Committer(store.journal)
         self.views = ViewsReader(store)
         self.courier = Courier(store=store, sender=sender, ask=self.ask)
-        self.publisher = Publisher(name, incarnation)
+        self.publisher = Publisher(name, incarnation, self._durable)
         self._tasks: list[asyncio.Task[None]] = []
         self._timer_wake = asyncio.Event()
         self._store_lock = asyncio.Lock()
@@ -107,6 +107,7 @@ class Host:
         self._timers[number] = timers
         self.partitions[number] = partition
         partition.activate()
+        self.publisher.opened(partition)
         self.courier.start(partition)
         self._timer_wake.set()
 
@@ -183,6 +184,9 @@ class Host:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
+    def _durable(self) -> dict[int, int]:
+        return {number: partition.durable for number, partition in self.partitions.items()}
+
     def heads(self) -> dict[int, int]:
         """The newest durable offset of every partition that is open here."""
         return {n: p.durable for n, p in self.partitions.items() if p.phase is Phase.ACTIVE}
@@ -229,7 +233,9 @@ class Host:
 
     async def _run_timers(self) -> None:
         while True:
-            due = [d for timers in self._timers.values() if (d := timers.next_due()) is not None]
+            # Those of a partition that is recovering cannot fire now: waiting for them must not spin.
+            ready = [timers for number, timers in self._timers.items() if self._is_active(number)]
+            due = [d for timers in ready if (d := timers.next_due()) is not None]
             wait_s = TIMER_TICK_MAX_S
             if due:
                 wait_s = min(max((min(due) - self._clock.now()) / 1000, 0.0), wait_s)
@@ -243,16 +249,19 @@ class Host:
     async def _fire_due(self) -> None:
         now = self._clock.now()
         for number, timers in list(self._timers.items()):
-            partition = self.partitions.get(number)
-            fired = timers.pop_due(now) if partition is not None and partition.phase is Phase.ACTIVE else []
+            fired = timers.pop_due(now) if self._is_active(number) else []
             if not fired:
                 continue
             answers = await self.submit([self._timer_command(number, name, due) for name, due in fired])
             for (name, due), answer in zip(fired, answers, strict=True):
                 if isinstance(answer, Refused) and BY_CODE.get(answer.code, HubError).retryable:
-                    timers.set(name, max(due, now + TIMER_RETRY_MS))
+                    timers.set_again(name, max(due, now + TIMER_RETRY_MS))
                 else:
                     self.timers_fired += 1
+
+    def _is_active(self, number: int) -> bool:
+        partition = self.partitions.get(number)
+        return partition is not None and partition.phase is Phase.ACTIVE
 
     def _timer_command(self, number: int, conversation: str, due: int) -> Invocation:
         stream = customer_of(conversation) or conversation

@@ -98,6 +98,9 @@ class Partition:
         self._settled: list[tuple[int, asyncio.Future[None]]] = []
         self._unsure_serial = 0
         """Batches up to this one hold events of an activation that was dropped: load nothing before they settle."""
+        self._owned = asyncio.Event()
+        """Set while no write of ours can still land unseen; what is loaded before that may miss an event."""
+        self._owned.set()
 
     # --- ownership ------------------------------------------------------------------------------------------------
 
@@ -118,6 +121,7 @@ class Partition:
         if self.phase is Phase.CLOSED:
             return
         self.phase = Phase.CLOSED
+        self._owned.set()
         self._discard(error)
         for activation in list(self.activations.values()):
             self._drop(activation, error)
@@ -173,7 +177,7 @@ class Partition:
             # The state may be half-changed: forget it. What was recorded before is safe in its batch.
             log.exception("applying %s failed", type(command).__name__)
             ticket.refuse(Internal())
-            self._unsure_serial = activation.last_batch
+            self._unsure_serial = max(self._unsure_serial, activation.last_batch)
             self._drop(activation, Internal())
             return
         self._answer(activation, ticket, self._done(activation, decision, entries))
@@ -265,6 +269,7 @@ class Partition:
             try:
                 if self._unsure_serial > self._committed_serial:
                     await self.settled()
+                await self._owned.wait()
                 images = await self.store.journal.load(self.number, list(waiting))
             except StoreUnavailable as error:
                 for activation in waiting.values():
@@ -287,8 +292,8 @@ class Partition:
         activation.wake()
         mailbox, activation.mailbox = activation.mailbox, None
         for invocation, ticket in mailbox or ():
-            if activation.gone:
-                ticket.refuse(Unavailable())
+            if activation.gone or self.phase is not Phase.ACTIVE:
+                ticket.refuse(Unavailable(retry_after_s=0.05))
             else:
                 self._turn(activation, invocation, ticket)
 
@@ -374,6 +379,7 @@ class Partition:
         if self.phase is not Phase.ACTIVE:
             return
         self.phase = Phase.RECOVERING
+        self._owned.clear()
         self._discard(error)
         self._spawn(self._recover())
 
@@ -394,6 +400,7 @@ class Partition:
             try:
                 owned = await self.store.journal.acquire(self.number, self.epoch)
                 self.epoch = owned.epoch
+                self._owned.set()
                 missed = await self.replay(self.durable, owned.next_offset - 1)
             except Fenced:
                 self.fenced()

@@ -27,6 +27,11 @@ class Timers:
             self._due[name] = due
             heapq.heappush(self._heap, (due, name))
 
+    def set_again(self, name: str, due: int) -> None:
+        """After a timer could not be fired. What the conversation has asked for meanwhile comes first."""
+        if name not in self._due:
+            self.set(name, due)
+
     def next_due(self) -> int | None:
         """When the earliest timer is due, stale ones skipped."""
         while self._heap:

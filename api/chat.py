@@ -74,7 +74,7 @@ class CustomerChat:
                 await self._serve()
         finally:
             gauge.dec()
-            self._session.closed = True
+            await self._session.finish()
             if self._subscription is not None:
                 self._gateway.fanout.unsubscribe(self._channel.tenant, self._subscription)
 
@@ -274,5 +274,6 @@ async def customer_chat(gateway: Gateway, channel_id: str, scope: Scope, receive
         session = Session(send)
         session.write(dumps({"type": "error", "code": error.code, "detail": error.detail}))
         session.close(sessions.FORBIDDEN, error.detail[:100])
+        await session.finish()
         return
     await CustomerChat(gateway, channel, receive, send).run()

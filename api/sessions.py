@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 from api.asgi import Send
 
 QUEUE_MAX_FRAMES = 20_000
 QUEUE_MAX_CHARS = 16 * 1024 * 1024
+FINISH_TIMEOUT_S = 2.0
 
 UNAUTHENTICATED = 4401
 FORBIDDEN = 4403
@@ -25,16 +24,15 @@ PROTOCOL_ERROR = 1008
 
 
 class Session:
-    __slots__ = ("_chars", "_close", "_pumping", "_queue", "_send", "closed", "on_close")
+    __slots__ = ("_chars", "_close", "_pump_task", "_queue", "_send", "closed")
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._queue: deque[str] = deque()
         self._chars = 0
-        self._pumping = False
+        self._pump_task: asyncio.Task[None] | None = None
         self._close: tuple[int, str] | None = None
         self.closed = False
-        self.on_close: Callable[[], Awaitable[Any] | None] | None = None
 
     def write(self, frame: str) -> None:
         """Queue a text frame. Too slow a session is closed instead."""
@@ -58,9 +56,14 @@ class Session:
         self._pump_soon()
 
     def _pump_soon(self) -> None:
-        if not self._pumping:
-            self._pumping = True
-            asyncio.get_running_loop().create_task(self._pump())
+        if self._pump_task is None:
+            self._pump_task = asyncio.get_running_loop().create_task(self._pump())
+
+    async def finish(self) -> None:
+        """The connection's work is over: let what is queued, a close above all, still go out."""
+        self.closed = True
+        if self._pump_task is not None:
+            await asyncio.wait([self._pump_task], timeout=FINISH_TIMEOUT_S)
 
     async def _pump(self) -> None:
         try:
@@ -70,10 +73,11 @@ class Session:
                 await self._send({"type": "websocket.send", "text": frame})
             if self._close is not None:
                 code, reason = self._close
+                self._close = None
                 await self._send({"type": "websocket.close", "code": code, "reason": reason})
         except Exception:
             # The socket is gone; its reader notices by itself.
             self.closed = True
             self._queue.clear()
         finally:
-            self._pumping = False
+            self._pump_task = None

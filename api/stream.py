@@ -96,7 +96,7 @@ class AgentStream:
                 await self._serve()
         finally:
             gauge.dec()
-            self._session.closed = True
+            await self._session.finish()
             for task in self._catching:
                 task.cancel()
             for subscription in self._subscriptions.values():

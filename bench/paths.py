@@ -90,7 +90,9 @@ class _Http:
 class Inbound(_Http):
     """`POST /v1/channels/{id}/inbound` in lists."""
 
-    def __init__(self, url: str, channel: str, run: str, ledger: Ledger, connections: int, key: str, batch: int) -> None:
+    def __init__(
+        self, url: str, channel: str, run: str, ledger: Ledger, connections: int, key: str, batch: int
+    ) -> None:
         super().__init__(url, run, ledger, connections)
         self._path = f"/v1/channels/{channel}/inbound"
         self._key = key

@@ -24,7 +24,9 @@ async def numbers_in_journal(url: str, key: str, channel: str, mark: bytes) -> d
             after = 0
             while True:
                 async with slots:
-                    page = await _get(http, f"/v1/conversations/{conversation}/messages", {"after": after, "limit": PAGE})
+                    page = await _get(
+                        http, f"/v1/conversations/{conversation}/messages", {"after": after, "limit": PAGE}
+                    )
                 for item in page["items"]:
                     marked = find(item["text"].encode(), mark)
                     if marked is not None:

@@ -27,8 +27,8 @@ _CONVERSATION = re.compile(rf"^cnv_([{_ALPHABET}]{{19}})-([1-9][0-9]{{0,8}})$")
 _MESSAGE = re.compile(rf"^msg_([{_ALPHABET}]{{19}})-([1-9][0-9]{{0,8}})-([1-9][0-9]{{0,9}})$")
 
 
-def base32(value: int, width: int) -> str:
-    """`value` in Crockford's alphabet, lower case, left-padded to `width` characters."""
+def crockford(value: int, width: int) -> str:
+    """`value` in Crockford's base-32 alphabet, lower case, left-padded to `width` characters."""
     out = []
     for _ in range(width):
         out.append(_ALPHABET[value & 31])
@@ -38,7 +38,7 @@ def base32(value: int, width: int) -> str:
 
 def random_id(prefix: str) -> str:
     """A fresh name for something a person creates, such as a channel or an agent."""
-    return f"{prefix}_{base32(secrets.randbits(80), 16)}"
+    return f"{prefix}_{crockford(secrets.randbits(80), 16)}"
 
 
 def tenant_partition(tenant: str, partitions: int) -> int:
@@ -53,7 +53,7 @@ def tenant_stream(tenant: str) -> str:
 def customer_id(*, secret: bytes, tenant: str, identity: str, partition: int) -> str:
     """The customer that `identity` (such as `tel:+584120000000`) names in `tenant`."""
     digest = hashlib.blake2b(f"{tenant}\0{identity}".encode(), digest_size=10, key=secret).digest()
-    return f"cus_{base32(partition, 3)}{base32(int.from_bytes(digest, 'big'), 16)}"
+    return f"cus_{crockford(partition, 3)}{crockford(int.from_bytes(digest, 'big'), 16)}"
 
 
 def conversation_id(customer: str, ordinal: int) -> str:

@@ -178,6 +178,7 @@ class Courier:
         begin = BeginDelivery(conversation=job.conversation, seq=job.seq, attempt=job.attempt)
         if not await self._journal(job, begin):
             return None
+        job.open = True
         outgoing = Outgoing(message_id(job.conversation, job.seq), job.address, job.text, job.attempt)
         outcome = await self._sender.send(job.channel, job.kind, outgoing)
         if outcome.kind == "unknown" and traits.idempotent:
@@ -187,6 +188,7 @@ class Courier:
                 conversation=job.conversation, seq=job.seq, attempt=job.attempt, code=outcome.code or "retry"
             )
             await self._journal(job, defer)
+            job.open = False
             return outcome.retry_after_s or min(BACKOFF_FIRST_S * 2 ** (job.attempt - 1), BACKOFF_MAX_S)
         return await self._settle(job, outcome)
 

@@ -1,7 +1,9 @@
 """The publisher: sends each committed entry once to every gateway that cares about its tenant.
 
 One call in flight per gateway; what is committed meanwhile goes into the next. A gateway that cannot keep
-up has its queue dropped: it sees the gap in the offsets and replays from the journal.
+up has its queue dropped: it sees the gap in the offsets and replays from the journal. Where something was
+committed that is not published (a partition that came back, a gateway that did), an empty feed shows the gap at
+once, so that nobody waits for the next event to learn of the last one.
 """
 
 from __future__ import annotations
@@ -38,11 +40,13 @@ class Outbox:
         self, partition: int, after: int, upto: int, items: list[Publication], settings: list[SettingNotice]
     ) -> None:
         if self._waiting > OUTBOX_MAX_PUBLICATIONS:
-            self._feeds.clear()
+            for crowded in self._feeds.values():
+                crowded.after, crowded.items = crowded.upto, []
             self._waiting = 0
         feed = self._feeds.get(partition)
-        if feed is None:
-            feed = self._feeds[partition] = Feed(self._shard, self._incarnation, partition, after, upto, [], [])
+        if feed is None or feed.upto != after:
+            kept = [] if feed is None else feed.settings
+            feed = self._feeds[partition] = Feed(self._shard, self._incarnation, partition, after, upto, [], kept)
         feed.upto = upto
         feed.items += items
         feed.settings += settings
@@ -65,9 +69,11 @@ class Outbox:
 
 
 class Publisher:
-    def __init__(self, shard: str, incarnation: int) -> None:
+    def __init__(self, shard: str, incarnation: int, heads: Callable[[], dict[int, int]]) -> None:
         self._shard = shard
         self.incarnation = incarnation
+        self._heads = heads
+        """The newest durable offset of every partition here."""
         self._outboxes: dict[str, Outbox] = {}
 
     def attend(
@@ -77,10 +83,17 @@ class Publisher:
         outbox = self._outboxes.get(gateway)
         if outbox is None or outbox.failed:
             outbox = self._outboxes[gateway] = Outbox(gateway, connect(gateway), self._shard, self.incarnation)
+            for number, head in self._heads().items():
+                outbox.add(number, head, head, [], [])
         outbox.tenants = set(tenants)
 
     def leave(self, gateway: str) -> None:
         self._outboxes.pop(gateway, None)
+
+    def opened(self, partition: Partition) -> None:
+        """What was committed before the partition came here may not have reached everybody."""
+        for outbox in self._outboxes.values():
+            outbox.add(partition.number, partition.durable, partition.durable, [], [])
 
     def note(self, partition: Partition, entries: list[Entry]) -> None:
         if not self._outboxes:

@@ -42,6 +42,8 @@ class Pending:
         event = entry.event
         if entry.conversation is not None:
             self.conversations[entry.conversation.id] = entry.conversation
+        for row in entry.renamed:
+            self.conversations[row.id] = row
         if entry.message is not None:
             self.messages[entry.message.conversation, entry.message.seq] = entry.message
         elif isinstance(event, MessageStatusChanged):
@@ -113,7 +115,9 @@ class ViewsReader:
             for number in list(self._behind):
                 await self._come_back(number)
             for number in list(self._pending):
-                pending = self._pending.pop(number)
+                pending = self._pending.pop(number, None)
+                if pending is None:
+                    continue  # the partition went away while another one was written
                 try:
                     await self._write(number, pending)
                 except HubError as error:
@@ -162,7 +166,7 @@ class ViewsReader:
                 list(pending.customers.values()),
             )
         )
-        self._flushed[number] = pending.upto
+        self._flushed[number] = max(pending.upto, self._flushed.get(number, 0))
         self.flushes += 1
 
     async def _write_settings(self, pending: Pending) -> None:
@@ -181,6 +185,8 @@ class ViewsReader:
         if body is None:
             return
         message = render.message_from_json(body)
+        if event.content is not None and event.content.external_id is not None:
+            message.external_id = event.content.external_id
         if STATUS_RANK[event.status] > STATUS_RANK.get(message.status or "queued", 0):
             message.status, message.error = event.status, event.error
-            pending.messages[key] = MessageRow(*key, render.message_json(message))
+        pending.messages[key] = MessageRow(*key, render.message_json(message))

@@ -12,13 +12,12 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, TypeVar
 
+from actors.host import Host
+from actors.readers.courier import Sender
 from hub.commands import Answer, Done, Invocation, Refused
 from hub.errors import BY_CODE, HubError, Unavailable
 from hub.ids import stream_partition
 from hub.sealing import Keyring
-
-from actors.host import Host
-from actors.readers.courier import Sender
 from tests.simulation.faults import FaultyStore
 from tests.simulation.history import History
 from tests.simulation.loop import PROCESS, Process, ProcessDied, VirtualClock, VirtualLoop, run_now

@@ -13,11 +13,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from actors.commit import APPEND_TIMEOUT_S
 from hub.errors import StoreUnavailable
 from hub.ports import Append, Checkpoint, Document, Ownership, StoredRecord, StoredSnapshot, StreamImage, ViewBatch
 from hub.storage.memory import MemoryStore, MemoryViews
-
-from actors.commit import APPEND_TIMEOUT_S
 from tests.simulation.history import History
 from tests.simulation.loop import PROCESS, VirtualLoop, run_now
 

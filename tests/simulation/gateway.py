@@ -11,10 +11,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
 
+from actors.publication import Feed, Publication, decode_feeds
 from hub.errors import HubError
 from hub.ids import tenant_partition
-
-from actors.publication import Feed, Publication, decode_feeds
 from tests.simulation.cluster import Cluster, Shard
 from tests.simulation.history import History
 from tests.simulation.loop import ProcessDied, run_now
@@ -47,6 +46,8 @@ class Session:
         for item in missed:
             self.take(item)
         waiting, self.catching = self.catching or [], None
+        # A shard that does not know yet that it lost the partition may have named an older head than ours.
+        until = max(until, self.position)
         for item in waiting:
             if item.offset > until:
                 self.take(item)

@@ -7,7 +7,6 @@ import hashlib
 import msgspec
 
 from hub.commands import Answer, Done, Invocation
-
 from tests.simulation.loop import VirtualLoop
 
 
@@ -46,6 +45,10 @@ class History:
         self.healed_at_s: float | None = None
         self.broken: list[str] = []
         """Violations that were plain at the moment they happened."""
+
+    @property
+    def now_s(self) -> float:
+        return self._loop.now_s
 
     def note(self, line: str) -> None:
         line = f"{self._loop.now_s:11.6f} {line}"

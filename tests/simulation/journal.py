@@ -6,12 +6,11 @@ from typing import Any
 
 import msgspec
 
+from actors.activation import BEHAVIOURS
 from hub.codec import decode_record
 from hub.events import Event
 from hub.sealing import Cipher
 from hub.storage.memory import MemoryStore
-
-from actors.activation import BEHAVIOURS
 from tests.simulation.cluster import KEYRING
 from tests.simulation.loop import run_now
 

@@ -154,9 +154,9 @@ class Process:
 
     def kill(self) -> None:
         self.dead = True
-        self._stopped.clear()
         # Held until the end: a coroutine that is collected runs its `finally`, which a killed process would not.
         self._corpses = [task for task in self.tasks if not task.done()]
+        self._stopped.clear()
         for reply in list(self._replies):
             if not reply.done():
                 reply.set_exception(ProcessDied(self.name))

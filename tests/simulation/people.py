@@ -10,7 +10,6 @@ from msgspec import UNSET
 from hub import commands as c
 from hub.ids import customer_id, split_message, tenant_partition, tenant_stream
 from hub.model import Author
-
 from tests.simulation.cluster import KEYRING, Cluster
 from tests.simulation.history import History
 from tests.simulation.loop import EPOCH_MS, VirtualLoop
@@ -232,26 +231,27 @@ class Agent:
 
 
 class Intruder:
-    """Knows ids of another tenant, and must never learn more."""
+    """Knows ids of another tenant, some before their customers ever wrote, and must never learn more."""
 
-    def __init__(self, town: Town, tenant: str, victim: str) -> None:
+    def __init__(self, town: Town, tenant: str, victim: str, streams: list[str]) -> None:
         self._town = town
         self._tenant = tenant
         self._victim = victim
+        self._streams = streams
 
     async def live(self) -> None:
         town, rng = self._town, self._town.rng
         while town.step():
-            await asyncio.sleep(rng.expovariate(1 / 3))
+            stream = rng.choice(self._streams)
+            command: c.AnyCommand = c.GetCustomer()
             known = town.conversations.get(self._victim, [])
-            if not known:
-                continue
-            conversation = rng.choice(known)
-            stream = f"cus_{conversation[4:23]}"
-            command = rng.choice([c.GetConversation(conversation=conversation), c.GetCustomer()])
+            if known and rng.random() < 0.5:
+                command = c.GetConversation(conversation=rng.choice(known))
+                stream = f"cus_{command.conversation[4:23]}"
             answer = await town.cluster.insist(c.Invocation(self._tenant, stream, command), patience=3)
             if isinstance(answer, c.Done):
-                town.history.broken.append(f"{self._tenant} was shown {conversation} of {self._victim}")
+                town.history.broken.append(f"{self._tenant} was shown {stream} of {self._victim}")
+            await asyncio.sleep(rng.expovariate(1 / 3))
 
 
 class Administrator:
@@ -267,7 +267,7 @@ class Administrator:
         town, rng = self._town, self._town.rng
         while town.step():
             await asyncio.sleep(rng.expovariate(1 / 2))
-            id = rng.choice(["one", "two"])
+            id = f"{self._tenant}-{rng.choice(['one', 'two'])}"
             command: c.AnyCommand
             if rng.random() < 0.75:
                 revision = rng.choice([None, self._seen.get(id, 0)])

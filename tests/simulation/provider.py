@@ -64,7 +64,7 @@ class Provider:
         await asyncio.sleep(rng.uniform(0.001, 0.02))
         outcome, accepted = self._decide(kind, outgoing)
         record = RealSend(
-            self._history._loop.now_s,
+            self._history.now_s,
             channel,
             kind,
             outgoing.message,
@@ -100,7 +100,9 @@ class Provider:
 
     def _report_later(self, channel: str, message: str, external_id: str) -> None:
         rng = self._rng
-        story: list[MessageStatus] = rng.choice([["sent", "delivered", "read"], ["delivered"], ["failed"], [], ["read"]])
+        story: list[MessageStatus] = rng.choice(
+            [["sent", "delivered", "read"], ["delivered"], ["failed"], [], ["read"]]
+        )
         if rng.random() < 0.5:
             rng.shuffle(story)
         for status in story:

@@ -12,22 +12,21 @@ from typing import Any
 
 import msgspec
 
+from hub.codec import decode_record
 from hub.events import MessageQueued, MessageStatusChanged
 from hub.storage.memory import MemoryStore
-
 from tests.simulation import checkers
 from tests.simulation.cluster import Cluster
 from tests.simulation.faults import FaultyStore
 from tests.simulation.gateway import Gateway
 from tests.simulation.history import History
-from tests.simulation.journal import Journal
 from tests.simulation.loop import Deadlock, Spinning, VirtualLoop, run_now
 from tests.simulation.nemesis import Nemesis, draw_plan
 from tests.simulation.people import Administrator, Agent, Customer, Intruder, Town
 from tests.simulation.provider import Provider
 
 TENANTS = ["acme", "blue"]
-STEPS_DEFAULT = 120
+STEPS_DEFAULT = 250
 FAULTS_MAX_S = 60.0
 QUIET_WITHIN_S = 400.0
 
@@ -67,6 +66,7 @@ class World:
         self.history = History(self.loop, show=show)
         self.inner = MemoryStore(rng.choice([1, 3]))
         self.store = FaultyStore(self.inner, loop=self.loop, rng=rng, history=self.history)
+        self.outbox = Outbox(self.inner)
         self.provider = Provider(rng=rng, history=self.history)
         self.cluster = Cluster(
             shards=rng.choice([1, 2]),
@@ -135,11 +135,13 @@ class World:
     def _people(self) -> list[Any]:
         rng, town = self.rng, self.town
         people: list[Any] = []
+        strangers: list[str] = []
         for tenant in TENANTS:
             customers = [Customer(town, tenant, n) for n in range(rng.randint(1, 4))]
             agents = [Agent(town, tenant, n, customers) for n in range(1, rng.randint(2, 4))]
             people += [*customers, *agents, Administrator(town, tenant)]
-        people.append(Intruder(town, TENANTS[0], TENANTS[1]))
+            strangers = [customer.stream for customer in customers]
+        people.append(Intruder(town, TENANTS[0], TENANTS[1], strangers))
         return people
 
     async def _until_quiet(self) -> None:
@@ -163,8 +165,7 @@ class World:
             reasons.append(f"partitions {self._closed_partitions()} have no active owner")
         if self.gateway.behind():
             reasons.append("the gateway is behind")
-        journal = Journal.read(self.inner)
-        if unsent := unsent_messages(journal):
+        if unsent := self.outbox.waiting():
             reasons.append(f"queued messages {unsent[:3]}")
         now = self.town.now_ms
         if overdue := [row.id for row in self._snoozed() if (row.wake_at or 0) <= now + 31_000]:
@@ -184,15 +185,24 @@ class World:
         return closed
 
 
-def unsent_messages(journal: Journal) -> list[str]:
-    waiting: dict[str, None] = {}
-    for entry in journal.entries:
-        event = entry.event
-        if isinstance(event, MessageQueued):
-            waiting[f"{event.conversation}/{event.seq}"] = None
-        elif isinstance(event, MessageStatusChanged) and event.status != "queued":
-            waiting.pop(f"{event.conversation}/{event.seq}", None)
-    return list(waiting)
+class Outbox:
+    """Outbound messages of which the journal does not tell the end yet."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self._read = dict.fromkeys(range(store.partitions), 0)
+        self._waiting: dict[tuple[str, int], None] = {}
+
+    def waiting(self) -> list[tuple[str, int]]:
+        for partition, after in self._read.items():
+            for record in run_now(self._store.journal.read(partition, after, 1_000_000)):
+                self._read[partition] = record.offset
+                event = decode_record(record.body, stream=record.stream, offset=record.offset, cipher=None).event
+                if isinstance(event, MessageQueued):
+                    self._waiting[event.conversation, event.seq] = None
+                elif isinstance(event, MessageStatusChanged) and event.status != "queued":
+                    self._waiting.pop((event.conversation, event.seq), None)
+        return list(self._waiting)
 
 
 @contextmanager
@@ -222,5 +232,3 @@ def run(seed: int, *, steps: int = STEPS_DEFAULT, show: bool = False) -> Result:
     finally:
         hub_log.setLevel(levels[0])
         asyncio_log.setLevel(levels[1])
-
-

@@ -91,9 +91,7 @@ def _load(connection: sqlite3.Connection, partition: int, streams: list[str]) ->
         else:
             row = connection.execute("SELECT offset, body FROM snapshots WHERE stream = ?", (stream,)).fetchone()
             snapshot = StoredSnapshot(stream, *row) if row else None
-        sql = (
-            "SELECT offset, stream, body FROM journal INDEXED BY journal_stream WHERE stream = ? AND offset > ? AND partition = ? ORDER BY offset"
-        )
+        sql = "SELECT offset, stream, body FROM journal INDEXED BY journal_stream WHERE stream = ? AND offset > ? AND partition = ? ORDER BY offset"
         rows = connection.execute(sql, (stream, snapshot.offset if snapshot else 0, partition))
         images.append(StreamImage(key, snapshot, [StoredRecord(*row) for row in rows]))
     return images

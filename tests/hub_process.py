@@ -1,0 +1,203 @@
+"""A real hub in real processes, for tests that go through its public doors only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import websockets
+
+START_TIMEOUT_S = 60.0
+FRAME_TIMEOUT_S = 10.0
+KEY = {"X-API-Key": "demo-key"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class HubProcess:
+    def __init__(self, data_dir: Path, port: int | None = None, **env: str) -> None:
+        self.data_dir = data_dir
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.ws = f"ws://127.0.0.1:{self.port}"
+        self._env = {k: v for k, v in os.environ.items() if not k.startswith("HUB_")} | env
+        self.process: subprocess.Popen[bytes] | None = None
+        self.seconds_to_ready = 0.0
+
+    def start(self) -> HubProcess:
+        began = time.monotonic()
+        log = open(self.data_dir.with_suffix(".log"), "ab")  # noqa: SIM115 (lives as long as the process)
+        command = [sys.executable, "-m", "api.cli", "serve", "--demo", "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            [*command, "--data-dir", str(self.data_dir)], env=self._env, stdout=log, stderr=log, start_new_session=True
+        )
+        while time.monotonic() - began < START_TIMEOUT_S:
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{self.url}/readyz", trust_env=False, timeout=5).status_code == 200:
+                    self.seconds_to_ready = time.monotonic() - began
+                    return self
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.1)
+        raise AssertionError("the hub did not start:\n" + self.log()[-4000:])
+
+    def log(self) -> str:
+        return self.data_dir.with_suffix(".log").read_text(errors="replace")
+
+    def pid_of(self, name: str) -> int:
+        """The process of a Ray actor class of this hub, among its descendants."""
+        [pid] = [pid for pid in self._family() if f"ray::{name}" in _command(pid)]
+        return pid
+
+    def _family(self) -> list[int]:
+        assert self.process is not None
+        found, queue = [], [self.process.pid]
+        while queue:
+            pid = queue.pop()
+            found.append(pid)
+            with contextlib.suppress(OSError):
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    queue += [int(child) for child in (task / "children").read_text().split()]
+        return found
+
+    def kill_all(self) -> None:
+        """kill -9 of everything at once, as a power cut would."""
+        for pid in self._family():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert self.process is not None
+        self.process.wait()
+        self.process = None
+
+    def stop(self) -> None:
+        if self.process is None:
+            return
+        family = self._family()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process = None
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+@contextlib.contextmanager
+def running_hub(data_dir: Path, **env: str) -> Iterator[HubProcess]:
+    hub = HubProcess(data_dir, **env).start()
+    try:
+        yield hub
+    finally:
+        hub.stop()
+
+
+# --- the parties ------------------------------------------------------------------------------------------------------
+
+
+class Frames:
+    """A WebSocket as a sequence of JSON objects."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def send(self, **frame: Any) -> None:
+        await self._connection.send(json.dumps(frame))
+
+    async def next(self, timeout_s: float = FRAME_TIMEOUT_S) -> dict[str, Any]:
+        async with asyncio.timeout(timeout_s):
+            found: dict[str, Any] = json.loads(await self._connection.recv())
+            return found
+
+    async def until(self, type: str, **wanted: Any) -> dict[str, Any]:
+        """The next frame of that type whose fields are as wanted; others are passed over."""
+        while True:
+            frame = await self.next()
+            if frame["type"] == type and all(frame.get(name) == value for name, value in wanted.items()):
+                return frame
+
+    async def event(self, type: str) -> dict[str, Any]:
+        while True:
+            frame = await self.next()
+            if frame["type"] == "event" and frame["event"]["type"] == type:
+                return frame
+
+    async def close_code(self) -> int:
+        with contextlib.suppress(websockets.ConnectionClosed):
+            while True:
+                async with asyncio.timeout(FRAME_TIMEOUT_S):
+                    await self._connection.recv()
+        return int(self._connection.close_code)
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str) -> Any:
+    async with websockets.connect(url, max_size=2**24) as connection:
+        yield Frames(connection)
+
+
+@contextlib.asynccontextmanager
+async def agent_stream(hub: HubProcess, token: str = "demo-key", position: str | None = None) -> Any:
+    """Signed in and subscribed to the inbox; `.subscribed` is the server's answer."""
+    async with connected(f"{hub.ws}/v1/stream") as frames:
+        await frames.send(type="auth", token=token)
+        assert (await frames.next())["type"] == "ready"
+        await frames.send(type="subscribe", topic="inbox", position=position)
+        frames.subscribed = await frames.until("subscribed")
+        yield frames
+
+
+def whatsapp_payload(*messages: dict[str, Any], name: str = "Kerry Fisher", phone_number_id: str = "10001") -> bytes:
+    """A webhook in the shape of Meta's published example."""
+    sender = messages[0]["from"] if messages else "0"
+    value = {
+        "messaging_product": "whatsapp",
+        "metadata": {"display_phone_number": "16505551111", "phone_number_id": phone_number_id},
+        "contacts": [{"profile": {"name": name}, "wa_id": sender}],
+        "messages": list(messages),
+    }
+    change = {"value": value, "field": "messages"}
+    return json.dumps({"object": "whatsapp_business_account", "entry": [{"id": "0", "changes": [change]}]}).encode()
+
+
+def whatsapp_text(sender: str, id: str, text: str) -> dict[str, Any]:
+    stamp = str(int(time.time()))
+    return {"from": sender, "id": id, "timestamp": stamp, "type": "text", "text": {"body": text}}
+
+
+def signed(body: bytes, secret: str = "demo-secret") -> dict[str, str]:
+    return {"X-Hub-Signature-256": "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}
+
+
+async def deliver(http: httpx.AsyncClient, body: bytes, channel: str = "demo-whatsapp") -> httpx.Response:
+    return await http.post(f"/webhooks/{channel}", content=body, headers=signed(body))
+
+
+def client(hub: HubProcess, key: str = "demo-key") -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=hub.url, headers={"X-API-Key": key}, trust_env=False, timeout=30)
