@@ -117,6 +117,13 @@ class Activation:
             self.image, self.last_offset = image, offset
             self._belongs_to(image.customer.tenant if isinstance(image, CustomerImage) else image.tenant.tenant)
 
+    def adopted_by(self, tenant_name: str) -> bool:
+        """A stream without a past belongs to nobody yet: who asked about it first must not lock its owner out."""
+        if self.last_offset:
+            return False
+        self._belongs_to(tenant_name)
+        return True
+
     def _belongs_to(self, tenant_name: str) -> None:
         """The journal says whose stream this is; who asked first may have been wrong, or the hub itself."""
         if self.tenant != tenant_name:

@@ -127,7 +127,9 @@ def send(
 def _has_room(state: ConversationState) -> None:
     """A message that still waits must not be forgotten: it would never be sent."""
     if len(state.outbound) >= OUTBOUND_MAX_MESSAGES and all(m.status == "queued" for m in state.outbound.values()):
-        raise Overloaded(f"{OUTBOUND_MAX_MESSAGES} messages of this conversation still wait to be sent", retry_after_s=1)
+        raise Overloaded(
+            f"{OUTBOUND_MAX_MESSAGES} messages of this conversation still wait to be sent", retry_after_s=1
+        )
 
 
 def update(state: ConversationState, command: UpdateConversation, now: int) -> Decision:

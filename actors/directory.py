@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ray
+from typing import Any
 
+from actors import processes
 from actors.assignment import Assignment, assign
 
-NAMESPACE = "hub"
 NAME = "hub-directory"
 
 
@@ -20,12 +20,11 @@ class Directory:
         return self._assignment.version, self._assignment.owners
 
 
-def start(partitions: int, shards: list[str]) -> ray.actor.ActorHandle:
-    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Directory)
-    return actor.options(name=NAME, namespace=NAMESPACE).remote(partitions, shards)
+def start(partitions: int, shards: list[str]) -> Any:
+    return processes.spawn(Directory, NAME, partitions, shards, retries=-1)
 
 
 async def lookup() -> Assignment:
     """The assignment as the directory has it now."""
-    version, owners = await ray.get_actor(NAME, namespace=NAMESPACE).assignment.remote()
+    version, owners = await processes.find(NAME).assignment.remote()
     return Assignment(version, owners)

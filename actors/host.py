@@ -54,6 +54,7 @@ class Host:
         self._on_lost = on_lost
         self.partitions: dict[int, Partition] = {}
         self._timers: dict[int, Timers] = {}
+        self._opening: dict[int, asyncio.Lock] = {}
         self.committer = Committer(store.journal)
         self.views = ViewsReader(store)
         self.courier = Courier(store=store, sender=sender, ask=self.ask)
@@ -77,9 +78,12 @@ class Host:
 
     async def _open_until_done(self, number: int) -> None:
         backoff_s = OPEN_BACKOFF_FIRST_S
+        # Two openings of one partition at once would fence each other, and then again, for ever.
+        lock = self._opening.setdefault(number, asyncio.Lock())
         while True:
             try:
-                await self._open(number)
+                async with lock:
+                    await self._open(number)
                 return
             except HubError as error:
                 log.warning("partition %d cannot be opened yet: %s", number, error)
@@ -96,6 +100,10 @@ class Host:
             on_entries=self._on_entries,
             on_closed=self._on_closed,
         )
+        held = self.partitions.get(number)
+        if held is not None:
+            # We had it, another shard took it, it is ours again: what is in memory may have missed something.
+            self._close(held, Unavailable("this partition is being opened anew", retry_after_s=0.05))
         await partition.open()
         timers = Timers()
         # One partition at a time: rebuilding is heavy reading, and finishing some early beats all late.
@@ -133,9 +141,13 @@ class Host:
             await self.courier.save_checkpoints()
             snapshots = partition.passivate(idle_since=float("inf"), keep_max=0)
             await self._save_snapshots(partition, snapshots)
-            self._on_lost, on_lost = None, self._on_lost
-            partition.close(Unavailable("this partition is moving", retry_after_s=0.1))
-            self._on_lost = on_lost
+            self._close(partition, Unavailable("this partition is moving", retry_after_s=0.1))
+
+    def _close(self, partition: Partition, error: HubError) -> None:
+        """Close it without telling anybody that it was lost."""
+        self._on_lost, on_lost = None, self._on_lost
+        partition.close(error)
+        self._on_lost = on_lost
 
     async def close(self) -> None:
         """Drain everything; see `release`."""

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from enum import Enum
+from typing import Any
 
 from actors.activation import SNAPSHOT_EVERY_EVENTS, Activation
 from actors.calls import Ticket, refusal
@@ -157,7 +158,7 @@ class Partition:
             ticket.refuse(error)
 
     def _turn(self, activation: Activation, invocation: Invocation, ticket: Ticket) -> None:
-        if invocation.tenant not in (activation.tenant, ANY_TENANT):
+        if invocation.tenant not in (activation.tenant, ANY_TENANT) and not activation.adopted_by(invocation.tenant):
             ticket.refuse(NotFound())
             return
         command, now = invocation.command, self.clock.now()
@@ -469,7 +470,7 @@ class Partition:
             entries.append(entry)
         return entries
 
-    def _spawn(self, coroutine: object) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)  # type: ignore[arg-type]
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

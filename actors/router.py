@@ -7,9 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import ray
-
-from actors import directory
+from actors import directory, processes
 from actors.assignment import Assignment
 from actors.lanes import Lane
 from actors.publication import Publication, decode_publications
@@ -58,7 +56,7 @@ class Router:
     def handle(self, shard: str) -> Any:
         handle = self._handles.get(shard)
         if handle is None:
-            handle = self._handles[shard] = ray.get_actor(shard, namespace=directory.NAMESPACE)
+            handle = self._handles[shard] = processes.find(shard)
         return handle
 
     def _failed(self, shard: str) -> None:

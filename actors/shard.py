@@ -12,9 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-import ray
-
-from actors import directory
+from actors import directory, processes
 
 if TYPE_CHECKING:
     from hub.config import Config
@@ -130,7 +128,7 @@ class Shard:
 
 
 def _connect(gateway: str) -> Callable[[bytes], Awaitable[None]]:
-    handle = ray.get_actor(gateway, namespace=directory.NAMESPACE)
+    handle = processes.find(gateway)
 
     async def send(feeds: bytes) -> None:
         await handle.publish.remote(feeds)
@@ -138,6 +136,5 @@ def _connect(gateway: str) -> Callable[[bytes], Awaitable[None]]:
     return send
 
 
-def start(name: str, config: Config) -> ray.actor.ActorHandle:
-    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=10_000)(Shard)
-    return actor.options(name=name, namespace=directory.NAMESPACE).remote(name, config)
+def start(name: str, config: Config) -> Any:
+    return processes.spawn(Shard, name, name, config)

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from actors import directory, shard
+from actors import directory, processes, shard
 from hub.config import Config
 
 log = logging.getLogger("hub.supervisor")
@@ -86,11 +86,11 @@ def _start_ray(config: Config) -> None:
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if config.ray_address:
-        ray.init(address=config.ray_address, namespace=directory.NAMESPACE, log_to_driver=False)
+        ray.init(address=config.ray_address, namespace=processes.NAMESPACE, log_to_driver=False)
         return
     ray.init(
         include_dashboard=False,
-        namespace=directory.NAMESPACE,
+        namespace=processes.NAMESPACE,
         log_to_driver=True,
         logging_level=logging.ERROR,
         object_store_memory=OBJECT_STORE_BYTES,

@@ -72,4 +72,4 @@ class Accounts:
         return found
 
     async def _list(self, tenant: str, kind: type[T]) -> list[T]:
-        return [self._vault.decode(d.body, kind) for d in await self._documents.list(KINDS[kind], tenant)]
+        return [self._vault.decode(d.body, kind) for d in await self._documents.of_tenant(KINDS[kind], tenant)]

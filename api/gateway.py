@@ -8,9 +8,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-import ray
-
-from actors import directory
+from actors import processes
 
 if TYPE_CHECKING:
     from hub.config import Config
@@ -32,7 +30,7 @@ class GatewayActor:
         self._config = config
         self._gateway: Any = None
         self._server: Any = None
-        self._serving: asyncio.Task[None] | None = None
+        self._serving: Any = None
         self._starting: asyncio.Task[None] | None = None
 
     async def ping(self) -> float:
@@ -106,7 +104,7 @@ def _quiet_server(settings: Any) -> Any:
     import uvicorn
 
     server = uvicorn.Server(settings)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+    server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]
     return server
 
 
@@ -136,5 +134,4 @@ def _raise_file_limit() -> None:
 
 
 def start(name: str, config: Config, partitions: int) -> Any:
-    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=10_000)(GatewayActor)
-    return actor.options(name=name, namespace=directory.NAMESPACE).remote(name, config, partitions)
+    return processes.spawn(GatewayActor, name, name, config, partitions)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from hub.commands import Answer, Invocation
-from hub.events import AnyEvent, Content
+from hub.events import AnyEvent, Content, Event
 from hub.model import CustomerImage, TenantImage
 from hub.sealing import Cipher
 
@@ -58,14 +58,14 @@ def place(stream: str, offset: int) -> bytes:
     return f"{stream}:{offset}".encode()
 
 
-def encode_record(*, tenant: str, stream: str, offset: int, at: int, event: AnyEvent, cipher: Cipher) -> bytes:
+def encode_record(*, tenant: str, stream: str, offset: int, at: int, event: Event, cipher: Cipher) -> bytes:
     content = event.content
     if content is None:
-        return _encoder.encode(Record(RECORD_VERSION, tenant, at, event, None))
+        return _encoder.encode((RECORD_VERSION, tenant, at, event, None))
     sealed = cipher.seal(_encoder.encode(content), place(stream, offset))
     event.content = None
     try:
-        return _encoder.encode(Record(RECORD_VERSION, tenant, at, event, sealed))
+        return _encoder.encode((RECORD_VERSION, tenant, at, event, sealed))
     finally:
         event.content = content
 

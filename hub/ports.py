@@ -203,7 +203,7 @@ class Checkpoints(Protocol):
 class Documents(Protocol):
     async def get(self, kind: str, id: str) -> Document | None: ...
 
-    async def list(self, kind: str, tenant: str) -> list[Document]:
+    async def of_tenant(self, kind: str, tenant: str) -> list[Document]:
         """By id."""
         ...
 
@@ -259,11 +259,22 @@ class Views(Protocol):
 class Store(Protocol):
     """A home of all the ports. `partitions` was fixed when the store was created."""
 
-    partitions: int
-    journal: Journal
-    snapshots: Snapshots
-    checkpoints: Checkpoints
-    documents: Documents
-    views: Views
+    @property
+    def partitions(self) -> int: ...
+
+    @property
+    def journal(self) -> Journal: ...
+
+    @property
+    def snapshots(self) -> Snapshots: ...
+
+    @property
+    def checkpoints(self) -> Checkpoints: ...
+
+    @property
+    def documents(self) -> Documents: ...
+
+    @property
+    def views(self) -> Views: ...
 
     async def close(self) -> None: ...

@@ -170,10 +170,12 @@ class Courier:
         """One attempt. Returns seconds to wait before the next, or None where the story is over for us."""
         traits = self._sender.traits(job.kind)
         if traits.local:
-            return await self._settle(job, Outcome("sent"))
+            await self._settle(job, Outcome("sent"))
+            return None
         if job.open and not traits.idempotent:
             job.open = False
-            return await self._settle(job, Outcome("unknown"))
+            await self._settle(job, Outcome("unknown"))
+            return None
         job.attempt += 1
         begin = BeginDelivery(conversation=job.conversation, seq=job.seq, attempt=job.attempt)
         if not await self._journal(job, begin):
@@ -190,7 +192,8 @@ class Courier:
             await self._journal(job, defer)
             job.open = False
             return outcome.retry_after_s or min(BACKOFF_FIRST_S * 2 ** (job.attempt - 1), BACKOFF_MAX_S)
-        return await self._settle(job, outcome)
+        await self._settle(job, outcome)
+        return None
 
     async def _settle(self, job: Job, outcome: Outcome) -> None:
         status = {"sent": "sent", "unknown": "uncertain"}.get(outcome.kind, "failed")

@@ -17,7 +17,7 @@ from channels.registry import adapter_for
 from hub import commands as c
 from hub.errors import Conflict, HubError, InvalidFields, NotFound
 from hub.ids import random_id
-from hub.settings import KINDS, SCOPES, Agent, ApiKey, Channel, Setting
+from hub.settings import KINDS, Agent, ApiKey, Channel, Setting
 
 router = APIRouter(prefix="/v1", tags=["settings"])
 SCOPE = "settings"
@@ -26,6 +26,9 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{2,62}$")]
 Value = Annotated[str, StringConstraints(max_length=4096)]
 Values = Annotated[dict[Slug | Name, Value], Field(max_length=50)]
 Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]{1,64}@[^@\s]{1,255}$", to_lower=True)]
+
+
+Scope = Literal["conversations", "customers", "settings", "inbound", "stream"]
 
 
 class Body(BaseModel):
@@ -49,7 +52,7 @@ class NewAgent(Body):
 
 class NewApiKey(Body):
     name: Name
-    scopes: list[Literal["conversations", "customers", "settings", "inbound", "stream"]] = list(SCOPES)  # type: ignore[assignment]
+    scopes: list[Scope] = ["conversations", "customers", "settings", "inbound", "stream"]
 
 
 async def save(gateway: Gateway, who: Principal, setting: Setting, *, new: bool) -> None:

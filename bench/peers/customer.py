@@ -6,6 +6,8 @@ import asyncio
 import json
 import time
 
+from picows import WSTransport
+
 from bench.ledger import Ledger
 from bench.peers.socket import Socket
 from bench.words import text
@@ -75,6 +77,6 @@ class Customer(Socket):
         if frame is not None:
             self.send(frame)
 
-    def on_ws_disconnected(self, transport: object) -> None:
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
         super().on_ws_disconnected(transport)
         self.welcomed.clear()

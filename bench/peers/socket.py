@@ -12,7 +12,7 @@ RECONNECT_FIRST_S = 0.05
 RECONNECT_MAX_S = 2.0
 
 
-class Socket(WSListener):  # type: ignore[misc]
+class Socket(WSListener):
     """Subclasses say what to send on opening and what to do with a text frame."""
 
     def __init__(self, url: str) -> None:

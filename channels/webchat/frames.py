@@ -48,7 +48,7 @@ class Ping(msgspec.Struct, tag="ping"):
 
 
 Frame = Hello | Message | Typing | Read | Ping
-_decoder = msgspec.json.Decoder(Frame)
+_decoder: msgspec.json.Decoder[Frame] = msgspec.json.Decoder(Frame)
 
 
 def parse(text: str) -> Frame:

@@ -127,7 +127,7 @@ class MemoryDocuments:
     async def get(self, kind: str, id: str) -> Document | None:
         return self._documents.get((kind, id))
 
-    async def list(self, kind: str, tenant: str) -> list[Document]:
+    async def of_tenant(self, kind: str, tenant: str) -> list[Document]:
         found = [d for d in self._documents.values() if d.kind == kind and d.tenant == tenant]
         return sorted(found, key=lambda document: document.id)
 
@@ -185,9 +185,9 @@ class MemoryViews:
         rows = [row for row in self._conversations.values() if _matches(row, query)]
         rows.sort(key=lambda row: (row.updated_at, row.id), reverse=not query.ascending)
         if query.before is not None:
-            last = query.before
-            beyond = (lambda at: at > last) if query.ascending else (lambda at: at < last)
-            rows = [row for row in rows if beyond((row.updated_at, row.id))]
+            last, ascending = query.before, query.ascending
+            at = [((row.updated_at, row.id), row) for row in rows]
+            rows = [row for key, row in at if (key > last if ascending else key < last)]
         return rows[: query.limit]
 
     async def message(self, conversation: str, seq: int) -> bytes | None:

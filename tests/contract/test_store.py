@@ -127,10 +127,10 @@ async def test_documents_never_go_back_in_revision(store: Store) -> None:
     await store.documents.remove("channel", "c", 3)
     await store.documents.put([Document("channel", "c", "t", 3, b"replayed")])
     assert await store.documents.get("channel", "c") is None
-    assert await store.documents.list("channel", "t") == []
+    assert await store.documents.of_tenant("channel", "t") == []
     await store.documents.put([Document("channel", "c", "t", 4, b"four"), Document("channel", "a", "t", 1, b"a")])
-    assert [d.id for d in await store.documents.list("channel", "t")] == ["a", "c"]
-    assert await store.documents.list("channel", "other") == []
+    assert [d.id for d in await store.documents.of_tenant("channel", "t")] == ["a", "c"]
+    assert await store.documents.of_tenant("channel", "other") == []
 
 
 async def test_a_name_is_claimed_once(store: Store) -> None:

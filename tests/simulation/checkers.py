@@ -19,7 +19,7 @@ from hub import events as e
 from hub import render
 from hub.ids import message_id, split_message
 from hub.model import STATUS_RANK
-from tests.simulation.cluster import KEYRING
+from tests.simulation.cluster import KEYRING, retryable
 from tests.simulation.gateway import Session
 from tests.simulation.history import History, RealSend
 from tests.simulation.journal import Fact, Journal
@@ -197,8 +197,15 @@ def what_was_shown_is_never_denied(evidence: Evidence) -> Iterator[str]:
                 yield f"{answer.conversation_id} of {owner} was shown to {asked.tenant}"
         elif isinstance(answer, c.Refused):
             conversation = getattr(asked.command, "conversation", "")
-            if answer.code == "not_found" and shown.get(conversation) == asked.tenant:
+            if answer.code == "not_found" and told.owned and shown.get(conversation) == asked.tenant:
                 yield f"{conversation} was not found at {told.at_s:.3f}s"
+
+
+def a_customers_message_is_never_refused_for_good(evidence: Evidence) -> Iterator[str]:
+    for told in evidence.history.told:
+        if isinstance(told.invocation.command, c.ReceiveMessage) and isinstance(told.answer, c.Refused):
+            if not retryable(told.answer) and told.owned:
+                yield f"{told.invocation.command.external_id} at {told.at_s:.3f}s: {told.answer.code}"
 
 
 def nothing_is_our_own_defect(evidence: Evidence) -> Iterator[str]:
@@ -426,6 +433,7 @@ CHECKERS: list[Callable[[Evidence], Iterator[str]]] = [
     every_answer_names_the_same_message,
     only_one_answer_is_the_first,
     what_was_shown_is_never_denied,
+    a_customers_message_is_never_refused_for_good,
     nothing_is_our_own_defect,
     live_state_equals_a_replay_from_zero,
     snapshot_and_tail_equal_a_replay_from_zero,

@@ -108,15 +108,13 @@ class Cluster:
         """Hand a partition over, or take it while its owner does not even know."""
         before, self.owners[partition] = self.owners[partition], to
         self._history.trouble(f"partition {partition} moves from {before.name} to {to.name}, release={release}")
-        if before is to:
-            return
-        if release and before.alive and before.host is not None:
+        if release and before is not to and before.alive and before.host is not None:
             host = before.host
             try:
                 await self.call(before, lambda: host.release([partition]))
             except (HubError, TimeoutError, ProcessDied):
                 self._history.trouble("release failed")
-        if to.alive and to.host is not None and self.owners[partition] is to and partition not in to.host.partitions:
+        if to.alive and to.host is not None and self.owners[partition] is to:
             host = to.host
             try:
                 await self.call(to, lambda: host.open([partition]))
@@ -147,8 +145,10 @@ class Cluster:
         except (ProcessDied, TimeoutError):
             return None
         for invocation, answer in zip(invocations, answers, strict=True):
-            partition = stream_partition(invocation.stream, self.store.partitions)
-            self._history.tell(invocation, answer, run_now(self.store.inner.journal.head(partition)))
+            journal, number = self.store.inner.journal, stream_partition(invocation.stream, self.store.partitions)
+            partition = host.partitions.get(number)
+            owned = partition is not None and partition.epoch == journal.epoch(number)
+            self._history.tell(invocation, answer, run_now(journal.head(number)), owned=owned)
         return answers
 
     async def insist(self, invocation: Invocation, *, patience: int = 10_000) -> Answer:

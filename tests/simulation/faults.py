@@ -217,7 +217,7 @@ class FaultyDocuments:
         return await self._store.read(lambda: self._store.inner.documents.get(kind, id), "document read")
 
     async def list(self, kind: str, tenant: str) -> list[Document]:
-        return await self._store.read(lambda: self._store.inner.documents.list(kind, tenant), "documents read")
+        return await self._store.read(lambda: self._store.inner.documents.of_tenant(kind, tenant), "documents read")
 
     async def put(self, documents: list[Document]) -> None:
         store = self._store

@@ -46,8 +46,6 @@ class Session:
         for item in missed:
             self.take(item)
         waiting, self.catching = self.catching or [], None
-        # A shard that does not know yet that it lost the partition may have named an older head than ours.
-        until = max(until, self.position)
         for item in waiting:
             if item.offset > until:
                 self.take(item)
@@ -200,9 +198,9 @@ class Gateway:
 
     async def _resume(self, session: Session) -> None:
         number = self._home(session.tenant)
-        while self._feed(number).head is None:
+        # A shard that does not know yet that it lost the partition may name an older head than ours: wait it out.
+        while (until := self._feed(number).head) is None or until < session.position:
             await asyncio.sleep(0.05)
-        until = self._feed(number).head or 0
         missed: list[Publication] = []
         if session.position < until:
             missed = await self._replay(number, session.tenant, session.position, until)

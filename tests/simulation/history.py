@@ -11,12 +11,17 @@ from tests.simulation.loop import VirtualLoop
 
 
 class Told(msgspec.Struct):
-    """One answer that reached its asker. `head`: how far the journal really was at that moment."""
+    """One answer that reached its asker. `head`: how far the journal really was at that moment.
+
+    `owned`: whoever answered was the partition's owner then. One that was taken over and does not know it yet can
+    write nothing, but what it shows is old.
+    """
 
     at_s: float
     invocation: Invocation
     answer: Answer
     head: int
+    owned: bool
 
 
 class RealSend(msgspec.Struct):
@@ -61,8 +66,8 @@ class History:
         self.troubles.append(self._loop.now_s)
         self.note(f"!! {what}")
 
-    def tell(self, invocation: Invocation, answer: Answer, head: int) -> None:
-        self.told.append(Told(self._loop.now_s, invocation, answer, head))
+    def tell(self, invocation: Invocation, answer: Answer, head: int, *, owned: bool) -> None:
+        self.told.append(Told(self._loop.now_s, invocation, answer, head, owned))
         name = type(invocation.command).__name__
         if isinstance(answer, Done):
             about = answer.message_id or answer.conversation_id or invocation.stream

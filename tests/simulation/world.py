@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -63,6 +65,7 @@ class World:
         self.seed = seed
         self.rng = rng = Random(seed)
         self.loop = VirtualLoop()
+        self.loop.set_exception_handler(self._complain)
         self.history = History(self.loop, show=show)
         self.inner = MemoryStore(rng.choice([1, 3]))
         self.store = FaultyStore(self.inner, loop=self.loop, rng=rng, history=self.history)
@@ -95,6 +98,7 @@ class World:
             main = self.loop.create_task(self._life())
             try:
                 self.loop.run_until_complete(main)
+                gc.collect()  # what was forgotten complains now
                 digest = self.history.digest
                 violations = self.history.broken + self.loop.run_until_complete(checkers.check_all(self))
             except (Deadlock, Spinning) as error:
@@ -115,6 +119,11 @@ class World:
         self.loop.close()
 
     # --- phases ---------------------------------------------------------------------------------------------------
+
+    def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What asyncio would log: a task that died of a defect, or was forgotten while somebody waited for it."""
+        told = context.get("exception") or context.get("task") or context.get("future")
+        self.history.broken.append(f"{context['message']}: {re.sub(r'Task-[0-9]+|0x[0-9a-f]+', '', repr(told))}")
 
     async def _life(self) -> None:
         for shard in self.cluster.shards:

@@ -20,13 +20,7 @@ MAY_IMPORT = {
     "bench": {"bench"},
 }
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-RAY_SHELLS = {
-    "actors/shard.py",
-    "actors/directory.py",
-    "actors/router.py",
-    "actors/supervisor.py",
-    "api/gateway.py",
-}
+RAY_SHELLS = {"actors/processes.py", "actors/supervisor.py"}
 BANNED_WORDS = ("manager", "utils", "util", "helpers", "helper", "common", "base", "misc")
 FILE_MAX_LINES = 520
 FUNCTION_MAX_LINES = 60

@@ -59,7 +59,7 @@ class SqliteDocuments:
         row = await self._db.read(lambda connection: connection.execute(sql, (kind, id)).fetchone())
         return Document(*row) if row else None
 
-    async def list(self, kind: str, tenant: str) -> list[Document]:
+    async def of_tenant(self, kind: str, tenant: str) -> list[Document]:
         sql = (
             "SELECT kind, id, tenant, revision, body FROM documents "
             "WHERE kind = ? AND tenant = ? AND body IS NOT NULL ORDER BY id"
