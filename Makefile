@@ -6,7 +6,7 @@ UV := $(VENV)/uv/bin/uv
 export UV_LINK_MODE ?= copy
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench simulate web lock clean setup setup-dev browser
+.PHONY: help run test check bench simulate lock clean setup setup-dev browser
 
 help: ## Show what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12

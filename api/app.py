@@ -36,7 +36,7 @@ class Application:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._rest = rest_app(gateway)
-        self._pages = Pages(Path(__file__).parent.parent / "web" / "dist", demo=gateway.config.demo)
+        self._pages = Pages(Path(__file__).parent.parent / "web" / "static", demo=gateway.config.demo)
         self._loopback = Loopback(gateway) if gateway.config.demo else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""The built web app, from memory: the inbox at `/`, the demo shop at `/demo`, the widget at `/widget.js`."""
+"""The web app, from memory: the inbox at `/`, the demo shop at `/demo`, the widget at `/widget.js`."""
 
 from __future__ import annotations
 
@@ -41,9 +41,6 @@ class Page(msgspec.Struct, frozen=True):
 class Pages:
     def __init__(self, folder: Path, *, demo: bool) -> None:
         self._pages: dict[str, Page] = {}
-        if not (folder / "index.html").is_file():
-            self._pages["/"] = Page(NOT_BUILT, "text/html; charset=utf-8", REVALIDATE)
-            return
         for file in sorted(folder.rglob("*")):
             if file.is_file():
                 self._add(file, "/" + file.relative_to(folder).as_posix(), demo)
@@ -53,14 +50,13 @@ class Pages:
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         if kind.startswith("text/") or kind.endswith("javascript"):
             kind = kind.replace("application/javascript", "text/javascript") + "; charset=utf-8"
-        caching = IMMUTABLE if path.startswith("/assets/") else REVALIDATE
         if file.suffix == ".html":
             path = {"/index.html": "/"}.get(path, path.removesuffix(".html"))
             if path == "/demo" and not demo:
                 return
             if demo:
                 body = body.replace(b'name="hub-demo" content="0"', b'name="hub-demo" content="1"')
-        self._pages[path] = Page(body, kind, caching)
+        self._pages[path] = Page(body, kind, REVALIDATE)
 
     def find(self, path: str) -> Page | None:
         return self._pages.get(path)

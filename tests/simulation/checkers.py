@@ -47,6 +47,7 @@ class Evidence:
         self.replayed = self.journal.images()
         self.live = live
         """stream → builtins of the state that its owner has in memory."""
+        self.poisoned = world.nemesis.plan.poison > 0
 
 
 async def check_all(world: World) -> list[str]:
@@ -209,6 +210,8 @@ def a_customers_message_is_never_refused_for_good(evidence: Evidence) -> Iterato
 
 
 def nothing_is_our_own_defect(evidence: Evidence) -> Iterator[str]:
+    if evidence.poisoned:
+        return
     for told in evidence.history.told:
         if isinstance(told.answer, c.Refused) and told.answer.code == "internal":
             yield f"{type(told.invocation.command).__name__} at {told.at_s:.3f}s: {told.answer.detail}"

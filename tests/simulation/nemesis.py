@@ -24,6 +24,8 @@ class Plan(msgspec.Struct):
     gateway_fails: float
     blows: list[str]
     pause_s: float
+    poison: float = 0.0
+    """How likely a turn dies of a defect of ours, half-way through changing its state."""
 
 
 BLOWS = ["kill", "stop", "take", "move", "ghost", "evict", "wipe", "drain", "gateway"]
@@ -53,6 +55,8 @@ def draw_plan(rng: Random) -> Plan:
     )
     blows = [blow for blow in BLOWS if rng.random() < 0.4]
     plan = Plan(storm, mood, maybe(0.05, 0.3), blows, rng.choice([0.5, 2.0, 6.0]))
+    if rng.random() < 0.2:
+        plan.poison = 0.05
     if rng.random() < 0.12:
         plan = Plan(CALM, GOOD_MOOD, 0.0, [], 2.0)
     return plan
@@ -70,20 +74,20 @@ class Nemesis:
         rng: Random,
         history: History,
     ) -> None:
-        self._plan = plan
+        self.plan = plan
         self._cluster = cluster
         self._store = store
         self._provider = provider
         self._gateway = gateway
         self._rng = rng
         self._history = history
-        self._over = False
+        self.over = False
 
     async def storms(self) -> None:
         """Bad weather comes and goes."""
         rng = self._rng
-        while not self._over:
-            self._set(self._plan.storm, self._plan.mood, self._plan.gateway_fails)
+        while not self.over:
+            self._set(self.plan.storm, self.plan.mood, self.plan.gateway_fails)
             await asyncio.sleep(rng.uniform(1, 12))
             self._set(CALM, GOOD_MOOD, 0.0)
             await asyncio.sleep(rng.uniform(0.5, 6))
@@ -103,9 +107,9 @@ class Nemesis:
             "drain": self._drain,
             "gateway": self._gateway.start,
         }
-        while self._plan.blows:
-            await asyncio.sleep(self._rng.expovariate(1 / self._plan.pause_s))
-            deeds[self._rng.choice(self._plan.blows)]()
+        while self.plan.blows:
+            await asyncio.sleep(self._rng.expovariate(1 / self.plan.pause_s))
+            deeds[self._rng.choice(self.plan.blows)]()
 
     async def revive(self) -> None:
         """A dead process is started again after a while, as Ray and the supervisor do."""
@@ -117,7 +121,7 @@ class Nemesis:
             await asyncio.sleep(0.1)
 
     def heal(self) -> None:
-        self._over = True
+        self.over = True
         self._set(CALM, GOOD_MOOD, 0.0)
         for shard in self._cluster.shards:
             if shard.process is not None:

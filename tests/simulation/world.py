@@ -17,6 +17,9 @@ import msgspec
 from hub.codec import decode_record
 from hub.events import MessageQueued, MessageStatusChanged
 from hub.storage.memory import MemoryStore
+from actors.activation import Activation
+from actors.decision import Decision
+from actors.partition import Partition
 from tests.simulation import checkers
 from tests.simulation.cluster import Cluster
 from tests.simulation.faults import FaultyStore
@@ -94,7 +97,7 @@ class World:
 
     def run(self) -> Result:
         violations = []
-        with small_bounds(self.rng):
+        with small_bounds(self.rng), self._poison():
             main = self.loop.create_task(self._life())
             try:
                 self.loop.run_until_complete(main)
@@ -108,6 +111,24 @@ class World:
                 self._end()
         events = sum(run_now(self.inner.journal.head(p)) for p in range(self.inner.partitions))
         return Result(self.seed, digest, violations, events, len(self.history.told), self.loop.now_s)
+
+    @contextmanager
+    def _poison(self) -> Iterator[None]:
+        """Some turns fail when they have changed their state and recorded nothing."""
+        record = Partition._record
+
+        def poisoned(partition: Partition, activation: Activation, decision: Decision, now: int) -> Any:
+            if not self.nemesis.over and self.rng.random() < self.nemesis.plan.poison:
+                activation.behaviour.apply(activation.image, decision.events[0], now)
+                raise RuntimeError("simulated defect")
+            return record(partition, activation, decision, now)
+
+        if self.nemesis.plan.poison:
+            Partition._record = poisoned  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            Partition._record = record  # type: ignore[method-assign]
 
     def _end(self) -> None:
         self.cluster.bury()

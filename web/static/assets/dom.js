@@ -1,0 +1,28 @@
+// h("button.primary", { onclick }, "text", child): one element. Text is always text, never markup.
+export function h(spec, props = {}, ...children) {
+  const [tag, ...classes] = spec.split(".");
+  const node = document.createElement(tag || "div");
+  if (classes.length) node.className = classes.join(" ");
+  for (const [name, value] of Object.entries(props)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) node[name] = value;
+    else if (name === "value") node.value = value;
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false));
+  return node;
+}
+
+export function hue(text) { let n = 0; for (const c of text) n = (n * 31 + c.codePointAt(0)) % 360; return n; }
+
+export function avatar(name, id) {
+  const letters = (name ?? "?").split(/\s+/).slice(0, 2).map((w) => [...w][0] ?? "").join("").toUpperCase() || "?";
+  return h("span.avatar", { style: `--hue:${hue(id)}`, "aria-hidden": "true" }, letters);
+}
+
+export function toast(text, action) {
+  const node = h("div.toast", {}, h("span", {}, text));
+  if (action) node.append(h("button", { onclick: () => { node.remove(); action.run(); } }, action.label));
+  document.getElementById("toasts").append(node);
+  setTimeout(() => node.remove(), 6000);
+}
