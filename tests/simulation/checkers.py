@@ -151,10 +151,13 @@ def what_was_acknowledged_is_there(evidence: Evidence) -> Iterator[str]:
         if fact.offset > told.head:
             yield f"{answer.message_id} was acknowledged at {told.at_s:.3f}s, before it was durable"
         if isinstance(command, c.ReceiveMessage):
-            if event.content.external_id != command.external_id:
-                yield f"{command.external_id} was told {answer.message_id}, which is {event.content.external_id}"
-        elif isinstance(command, c.SendMessage | c.StartConversation) and event.client_id != command.client_id:
-            yield f"{command.client_id} was told {answer.message_id}, which is {event.client_id}"
+            name, found_name = command.external_id, event.content.external_id
+        elif isinstance(command, c.SendMessage | c.StartConversation):
+            name, found_name = command.client_id, getattr(event, "client_id", None)
+        else:
+            continue
+        if name != found_name:
+            yield f"{name} was told {answer.message_id}, which is {found_name}"
 
 
 def every_answer_names_the_same_message(evidence: Evidence) -> Iterator[str]:

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hub.events import MessageReceived
-from hub.storage.memory import MemoryJournal
+from hub.commands import FireTimer
+from hub.events import ConversationUpdated, MessageReceived
 
 from actors import conversation, customer, host
 from actors.activation import Activation
-from actors.partition import Partition, Phase
+from actors.decision import Decision
+from actors.partition import Partition
 from actors.readers import courier, views
 from actors.readers.publisher import Outbox
 from actors.timers import Timers
@@ -34,7 +35,7 @@ def applied(name: str) -> Iterator[None]:
     before: list[tuple[Any, str, Any]] = []
 
     def patch(target: Any, attribute: str, value: Any) -> None:
-        before.append((target, attribute, getattr(target, attribute)))
+        before.append((target, attribute, getattr(target, attribute, None)))
         setattr(target, attribute, value)
 
     MUTATIONS[name](patch)
@@ -42,7 +43,10 @@ def applied(name: str) -> Iterator[None]:
         yield
     finally:
         for target, attribute, value in reversed(before):
-            setattr(target, attribute, value)
+            if value is None:
+                delattr(target, attribute)
+            else:
+                setattr(target, attribute, value)
 
 
 # --- the partition ------------------------------------------------------------------------------------------------
@@ -111,17 +115,6 @@ def what_landed_unseen_is_not_published(patch: Patch) -> None:
 
 
 @mutation
-def streams_are_loaded_while_a_write_may_still_land(patch: Patch) -> None:
-    failed = Partition.commit_failed
-
-    def careless(self: Partition, error: Any) -> None:
-        failed(self, error)
-        self._owned.set()
-
-    patch(Partition, "commit_failed", careless)
-
-
-@mutation
 def turns_run_while_the_partition_recovers(patch: Patch) -> None:
     def rise(self: Partition, activation: Activation, image: Any) -> None:
         if activation.gone:
@@ -169,17 +162,6 @@ def a_partition_is_never_taken_anew(patch: Patch) -> None:
         return None
 
     patch(Partition, "_recover", give_up)
-
-
-@mutation
-def nobody_is_fenced(patch: Patch) -> None:
-    append = MemoryJournal._append
-
-    def lenient(self: MemoryJournal, share: Any) -> bool:
-        share.epoch = self.epoch(share.partition)
-        return append(self, share)
-
-    patch(MemoryJournal, "_append", lenient)
 
 
 @mutation
@@ -237,9 +219,6 @@ def apply_counts_on_something_that_is_not_in_the_event(patch: Patch) -> None:
 @mutation
 def a_timer_fires_whatever_the_conversation_says(patch: Patch) -> None:
     def fire(state: Any, command: Any, now: int) -> Any:
-        from actors.decision import Decision
-        from hub.events import ConversationUpdated
-
         woken = ConversationUpdated(conversation=state.id, reason="snooze_due", status="open", snoozed_until=None)
         return Decision([woken], state.id)
 
@@ -250,7 +229,7 @@ def a_timer_fires_whatever_the_conversation_says(patch: Patch) -> None:
         return [*fired, *fired]
 
     patch(conversation, "fire_timer", fire)
-    patch(customer, "_DECIDE", {**customer._DECIDE, customer.c.FireTimer: customer._in_conversation(fire, timed=True)})
+    patch(customer, "_DECIDE", {**customer._DECIDE, FireTimer: customer._in_conversation(fire, timed=True)})
     patch(Timers, "pop_due", twice)
 
 
@@ -272,16 +251,14 @@ def a_timer_that_was_refused_is_forgotten(patch: Patch) -> None:
 
 @mutation
 def timers_of_a_recovering_partition_are_waited_for(patch: Patch) -> None:
-    patch(host.Host, "_is_active", lambda self, number: number in self.partitions)
-    pop = Timers.pop_due
-    patch(host.Timers, "pop_due", pop)
+    is_active, fire_due = host.Host._is_active, host.Host._fire_due
 
-    async def fire(self: host.Host) -> None:
-        if all(partition.phase is Phase.ACTIVE for partition in self.partitions.values()):
+    async def fire_where_possible(self: host.Host) -> None:
+        if all(is_active(self, number) for number in self.partitions):
             await fire_due(self)
 
-    fire_due = host.Host._fire_due
-    patch(host.Host, "_fire_due", fire)
+    patch(host.Host, "_is_active", lambda self, number: True)
+    patch(host.Host, "_fire_due", fire_where_possible)
 
 
 # --- readers ------------------------------------------------------------------------------------------------------

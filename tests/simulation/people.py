@@ -171,9 +171,9 @@ class Agent:
             return rng.choice(self._sent)[1]
         conversation = rng.choice(known)
         fate = rng.random()
-        if fate < 0.5:
+        if fate < 0.4:
             return self._write(conversation)
-        if fate < 0.85:
+        if fate < 0.88:
             return self._change(conversation)
         if fate < 0.93:
             return c.MarkRead(conversation=conversation, seq=rng.randint(1, 20), by=self._author)
@@ -217,9 +217,9 @@ class Agent:
         rng = self._town.rng
         command = c.UpdateConversation(conversation=conversation, by=self._author)
         fate = rng.random()
-        if fate < 0.45:
-            command.snoozed_until = self._town.now_ms + rng.choice([1, 300, 1_500, 4_000, 12_000, 30_000, 86_400_000])
-        elif fate < 0.55:
+        if fate < 0.6:
+            command.snoozed_until = self._town.now_ms + rng.choice([1, 50, 300, 1_500, 4_000, 12_000, 86_400_000])
+        elif fate < 0.65:
             command.snoozed_until = None
         elif fate < 0.8:
             command.status = rng.choice(["open", "pending", "snoozed", "resolved"])

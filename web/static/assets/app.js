@@ -1,6 +1,6 @@
 // The inbox. State changes, then `render` draws what changed: small enough to need no framework yet.
 import { api, session, signIn, Stream } from "./hub.js";
-import { avatar, h, toast } from "./dom.js";
+import { avatar, h, icon, toast } from "./dom.js";
 import { State } from "./state.js";
 import { ago, clock, lang, setLang, t, WORDS } from "./words.js";
 
@@ -24,7 +24,7 @@ function switches(redraw) {
   return h("div.switches", {},
     h("select.quiet", { "aria-label": t("language"), onchange: (e) => { setLang(e.target.value); redraw(); } },
       Object.keys(WORDS).map((code) => h("option", { value: code, selected: code === lang }, code.toUpperCase()))),
-    h("button.quiet", { "aria-label": t("theme"), title: t("theme"), onclick: switchTheme }, "◐"));
+    h("button.quiet", { "aria-label": t("theme"), title: t("theme"), onclick: switchTheme }, icon("theme")));
 }
 
 // --- signing in ------------------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ function drawFrame() {
   root.replaceChildren(h("div.inbox", { id: "inbox" },
     h("aside.list-pane", { "aria-label": t("inbox") },
       h("header.bar", {}, h("img", { src: "/assets/icon.svg", alt: "", width: 26, height: 26 }), h("h1", {}, t("inbox")), switches(() => { drawFrame(); refresh(); }),
-        h("button.quiet", { title: t("sign_out"), "aria-label": t("sign_out"), onclick: signOut }, "⏻")),
+        h("button.quiet", { title: t("sign_out"), "aria-label": t("sign_out"), onclick: signOut }, icon("out"))),
       h("div.search", {}, h("input", { id: "search", type: "search", placeholder: t("search"), "aria-label": t("search"), value: ui.query,
         oninput: (e) => { ui.query = e.target.value; drawList(); } })),
       h("nav.tabs", {}, filters),
@@ -105,16 +105,19 @@ function drawFrame() {
 
 function drawList() {
   const list = document.getElementById("list");
-  for (const tab of document.querySelectorAll(".tab")) tab.setAttribute("aria-pressed", String(tab.dataset.filter === ui.filter));
+  for (const tab of document.querySelectorAll(".list-pane .tab")) tab.setAttribute("aria-pressed", String(tab.dataset.filter === ui.filter));
   const items = state.list({ filter: ui.filter, me, query: ui.query });
   if (ui.loading) return list.replaceChildren(...Array.from({ length: 7 }, () => h("div.row.skeleton", {}, h("span.avatar"), h("div", {}, h("i"), h("i")))));
   if (!items.length) return list.replaceChildren(h("div.empty", {}, h("div.art", {}, "☕"), h("strong", {}, t("empty_list")), h("p.soft", {}, t("empty_list_hint"))));
   list.replaceChildren(...items.map(row), ...(ui.cursor ? [h("button.quiet.more", { onclick: () => load(true) }, t("more"))] : []));
 }
 
+// A visitor nobody knows yet still needs a name to be told apart by.
+const nameOf = (c) => c.customer.name ?? `${t("customer")} ${c.customer.id.slice(-4).toUpperCase()}`;
+
 function row(c) {
   const last = c.last_message;
-  const name = c.customer.name ?? t("customer");
+  const name = nameOf(c);
   const who = last && last.author.type === "agent" ? `${last.author.id === me.id ? t("you") : last.author.name}: ` : "";
   return h(`button.row${c.id === ui.open ? ".current" : ""}${c.unread ? ".unread" : ""}`,
     { "data-testid": "conversation-item", "data-id": c.id, role: "listitem", onclick: () => open(c.id) },
@@ -159,8 +162,8 @@ function threadBar(c) {
   const resolved = c.status === "resolved";
   return h("header.bar", {},
     h("button.quiet.back", { "aria-label": t("back"), onclick: leave }, "‹"),
-    avatar(c.customer.name ?? "?", c.customer.id),
-    h("div.who", {}, h("strong", {}, c.customer.name ?? t("customer")), h("span.soft", {}, `${c.channel.id} · ${t(`status_${c.status}`)}`)),
+    avatar(nameOf(c), c.customer.id),
+    h("div.who", {}, h("strong", {}, nameOf(c)), h("span.soft", {}, `${c.channel.id} · ${t(`status_${c.status}`)}`)),
     h("div.actions", {},
       h("button", { onclick: () => change(c, { assignee: c.assignee === me.id ? null : me.id }), "aria-pressed": String(c.assignee === me.id) }, c.assignee === me.id ? t("assigned_me") : t("assign_me")),
       h("button", { onclick: () => change(c, c.status === "snoozed" ? { status: "open" } : { snoozed_until: new Date(Date.now() + 3600e3).toISOString() }) }, c.status === "snoozed" ? t("wake") : t("snooze")),

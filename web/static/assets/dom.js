@@ -26,3 +26,17 @@ export function toast(text, action) {
   document.getElementById("toasts").append(node);
   setTimeout(() => node.remove(), 6000);
 }
+
+const PATHS = {
+  out: "M10 4H5a1 1 0 0 0-1 1v10a1 1 0 0 0 1 1h5M13 6.5 16.5 10 13 13.5M16 10H8",
+  theme: "M10 3.5a6.5 6.5 0 1 0 0 13zM10 3.5a6.5 6.5 0 0 1 0 13",
+};
+
+export function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  for (const [key, value] of Object.entries({ viewBox: "0 0 20 20", width: 18, height: 18, "aria-hidden": "true" })) svg.setAttribute(key, value);
+  for (const [key, value] of Object.entries({ d: PATHS[name], fill: "none", stroke: "currentColor", "stroke-width": 1.6, "stroke-linecap": "round", "stroke-linejoin": "round" })) path.setAttribute(key, value);
+  svg.append(path);
+  return svg;
+}
