@@ -64,8 +64,14 @@ async def check_all(world: World) -> list[str]:
             for stream, activation in partition.activations.items():
                 if activation.active and world.cluster.owners[partition.number] is shard:
                     live[stream] = plain(activation.image)
-    evidence = Evidence(world, live)
-    return [f"{checker.__name__}: {line}" for checker in CHECKERS for line in checker(evidence)]
+    violations: list[str] = []
+    try:
+        evidence = Evidence(world, live)
+        for checker in CHECKERS:
+            violations += [f"{checker.__name__}: {line}" for line in checker(evidence)]
+    except Exception as error:
+        violations.append(f"what is stored cannot even be read: {type(error).__name__} {error}")
+    return violations
 
 
 def plain(image: Any) -> Any:

@@ -34,16 +34,16 @@ class _Selector:
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
-        self._steps = 0
+        self.steps = 0
 
     def select(self, timeout: float | None) -> list[Any]:
         if timeout is None:
             raise Deadlock
         if timeout > 0:
             self._loop.now_s += timeout
-            self._steps = 0
-        self._steps += 1
-        if self._steps > STEPS_MAX_AT_ONE_INSTANT:
+            self.steps = 0
+        self.steps += 1
+        if self.steps > STEPS_MAX_AT_ONE_INSTANT:
             raise Spinning(f"at {self._loop.now_s:.3f}s")
         return []
 
@@ -57,6 +57,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.now_s = 0.0
         self._selector = _Selector(self)
         self._clock_resolution = 1e-7
+
+    def calm_down(self) -> None:
+        """Whoever was spinning has been stopped."""
+        self._selector.steps = 0
 
     def time(self) -> float:
         return self.now_s

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from random import Random
+from typing import Any
 
 import msgspec
 
@@ -82,6 +83,7 @@ class Nemesis:
         self._rng = rng
         self._history = history
         self.over = False
+        self.deeds_under_way = 0
 
     async def storms(self) -> None:
         """Bad weather comes and goes."""
@@ -130,6 +132,13 @@ class Nemesis:
 
     # --- deeds ----------------------------------------------------------------------------------------------------
 
+    def _begin(self, deed: Coroutine[Any, Any, None]) -> None:
+        self.deeds_under_way += 1
+        self._cluster.outside(deed).add_done_callback(self._ended)
+
+    def _ended(self, deed: asyncio.Task[None]) -> None:
+        self.deeds_under_way -= 1
+
     def _any_shard(self) -> Shard:
         return self._rng.choice(self._cluster.shards)
 
@@ -141,7 +150,7 @@ class Nemesis:
         if process is not None and not process.dead and not process.paused:
             self._history.trouble(f"{process.name} is stopped")
             process.pause()
-            self._cluster.outside(self._continue(process))
+            self._begin(self._continue(process))
 
     async def _continue(self, process: object) -> None:
         await asyncio.sleep(self._rng.uniform(0.2, 15))
@@ -150,7 +159,7 @@ class Nemesis:
 
     def _move(self, *, release: bool) -> None:
         partition = self._rng.randrange(self._store.partitions)
-        self._cluster.outside(self._cluster.move(partition, self._any_shard(), release=release))
+        self._begin(self._cluster.move(partition, self._any_shard(), release=release))
 
     def _ghost(self) -> None:
         """Somebody takes a partition and is never heard of again."""
@@ -159,7 +168,7 @@ class Nemesis:
         run_now(self._store.inner.journal.acquire(partition))
 
     def _evict(self) -> None:
-        self._cluster.outside(self._evict_all(self._any_shard()))
+        self._begin(self._evict_all(self._any_shard()))
 
     async def _evict_all(self, shard: Shard) -> None:
         host = shard.host
@@ -183,7 +192,7 @@ class Nemesis:
         self._store.lose_derived(views=self._rng.random() < 0.8, snapshots=self._rng.random() < 0.5)
 
     def _drain(self) -> None:
-        self._cluster.outside(self._drain_and_exit(self._any_shard()))
+        self._begin(self._drain_and_exit(self._any_shard()))
 
     async def _drain_and_exit(self, shard: Shard) -> None:
         host = shard.host

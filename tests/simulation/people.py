@@ -230,6 +230,26 @@ class Agent:
         return command
 
 
+class Sleeper:
+    """Puts conversations aside for a moment, all day long: timers are due in every kind of trouble."""
+
+    def __init__(self, town: Town, tenant: str) -> None:
+        self._town = town
+        self._tenant = tenant
+        self._by = Author("agent", "sleeper", "Leo")
+
+    async def live(self) -> None:
+        town, rng = self._town, self._town.rng
+        while town.step():
+            await asyncio.sleep(rng.uniform(0, 1.0))
+            known = town.conversations.get(self._tenant, [])
+            for conversation in rng.sample(known, min(len(known), 3)):
+                until = town.now_ms + rng.choice([5, 40, 200, 800])
+                command = c.UpdateConversation(conversation=conversation, by=self._by, snoozed_until=until)
+                stream = f"cus_{conversation[4:23]}"
+                town.cluster.outside(town.cluster.insist(c.Invocation(self._tenant, stream, command), patience=2))
+
+
 class Intruder:
     """Knows ids of another tenant, some before their customers ever wrote, and must never learn more."""
 

@@ -27,7 +27,7 @@ from tests.simulation.gateway import Gateway
 from tests.simulation.history import History
 from tests.simulation.loop import Deadlock, Spinning, VirtualLoop, run_now
 from tests.simulation.nemesis import Nemesis, draw_plan
-from tests.simulation.people import Administrator, Agent, Customer, Intruder, Town
+from tests.simulation.people import Administrator, Agent, Customer, Intruder, Sleeper, Town
 from tests.simulation.provider import Provider
 
 TENANTS = ["acme", "blue"]
@@ -132,6 +132,7 @@ class World:
 
     def _end(self) -> None:
         self.cluster.bury()
+        self.loop.calm_down()
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
         for _ in range(20):
@@ -169,7 +170,7 @@ class World:
         for tenant in TENANTS:
             customers = [Customer(town, tenant, n) for n in range(rng.randint(1, 4))]
             agents = [Agent(town, tenant, n, customers) for n in range(1, rng.randint(2, 4))]
-            people += [*customers, *agents, Administrator(town, tenant)]
+            people += [*customers, *agents, Administrator(town, tenant), Sleeper(town, tenant)]
             strangers = [customer.stream for customer in customers]
         people.append(Intruder(town, TENANTS[0], TENANTS[1], strangers))
         return people
@@ -189,6 +190,8 @@ class World:
         reasons = []
         if self.cluster.asking or self.provider.reports:
             reasons.append(f"{self.cluster.asking} commands unanswered, {self.provider.reports} receipts under way")
+        if self.nemesis.deeds_under_way:
+            reasons.append("somebody still breaks things")
         if not all(shard.alive for shard in self.cluster.shards):
             reasons.append("a shard is down")
         if self._closed_partitions():
