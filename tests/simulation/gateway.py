@@ -105,13 +105,13 @@ class Gateway:
             heads = await self._cluster.call(shard, attend)
         except (ProcessDied, TimeoutError):
             return
-        reborn = self._incarnations.get(shard.name) not in (None, incarnation)
+        met_anew = self._incarnations.get(shard.name) != incarnation
         self._incarnations[shard.name] = incarnation
         for number, head in heads.items():
             feed = self._feed(number)
             if feed.head is None:
                 feed.head = head
-            elif reborn and feed.head < head:
+            elif met_anew and feed.head < head:
                 self._resync(number, feed, head)
 
     def _connect(self, life: int) -> Callable[[bytes], Awaitable[None]]:
