@@ -49,7 +49,10 @@ class Committer:
         try:
             async with asyncio.timeout(APPEND_TIMEOUT_S):
                 outcomes = await self._journal.append(appends)
-        except (StoreUnavailable, TimeoutError) as error:
+        except Exception as error:
+            # Whatever it is, nobody knows what was written; and this loop must not die of it.
+            if not isinstance(error, StoreUnavailable | TimeoutError):
+                log.exception("the store broke its contract")
             self.failures += 1
             log.error("a commit of %d events failed: %s", sum(len(a.records) for a in appends), error or "timeout")
             failure = error if isinstance(error, StoreUnavailable) else StoreUnavailable()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from actors.calls import Call
+from actors.calls import Call, Ticket
 from actors.commit import Committer
 from actors.entry import Entry
 from actors.partition import ANY_TENANT, Partition, Phase
@@ -17,7 +17,7 @@ from actors.readers.views import ViewsReader
 from actors.timers import Timers
 from hub.clock import Clock
 from hub.commands import Answer, FireTimer, Invocation, Refused
-from hub.errors import BY_CODE, HubError, NotFound, StoreUnavailable, Unavailable
+from hub.errors import BY_CODE, HubError, Internal, NotFound, StoreUnavailable, Unavailable
 from hub.ids import customer_of, stream_partition
 from hub.ports import Store, StoredSnapshot
 from hub.sealing import Keyring
@@ -155,6 +155,8 @@ class Host:
             await self.release(list(self.partitions))
         except (HubError, TimeoutError) as error:
             log.warning("draining was cut short: %s", error or "timeout")
+        for partition in list(self.partitions.values()):
+            self._close(partition, Unavailable("this shard is stopping"))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -172,9 +174,17 @@ class Host:
             if partition is None:
                 ticket.refuse(Unavailable(f"partition {number} is not here", retry_after_s=0.05))
             else:
-                partition.submit(invocation, ticket)
+                self._hand_over(partition, invocation, ticket)
         await call.done
         return call.answers  # type: ignore[return-value]
+
+    def _hand_over(self, partition: Partition, invocation: Invocation, ticket: Ticket) -> None:
+        """One command that nobody can make sense of must not take the rest of its call down."""
+        try:
+            partition.submit(invocation, ticket)
+        except Exception:
+            log.exception("a command for %s cannot be taken", invocation.stream)
+            ticket.refuse(Internal())
 
     async def ask(self, invocation: Invocation) -> Answer:
         [answer] = await self.submit([invocation])

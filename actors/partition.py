@@ -272,9 +272,11 @@ class Partition:
                     await self.settled()
                 await self._owned.wait()
                 images = await self.store.journal.load(self.number, list(waiting))
-            except StoreUnavailable as error:
+            except Exception as error:
+                if not isinstance(error, HubError):
+                    log.exception("loading %d streams failed", len(waiting))
                 for activation in waiting.values():
-                    self._drop(activation, error)
+                    self._drop(activation, error if isinstance(error, HubError) else Internal())
                 continue
             for activation, image in zip(waiting.values(), images, strict=True):
                 if self._to_load.get(activation.stream) is activation:
@@ -406,8 +408,10 @@ class Partition:
             except Fenced:
                 self.fenced()
                 return
-            except HubError as error:
-                log.warning("partition %d is not back yet: %s", self.number, error)
+            except Exception as error:
+                log.warning(
+                    "partition %d is not back yet: %s", self.number, error, exc_info=not isinstance(error, HubError)
+                )
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, RECOVER_BACKOFF_MAX_S)
                 continue

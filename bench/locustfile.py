@@ -43,9 +43,8 @@ class SocketUser(User):
         except Exception as problem:
             error = problem
         taken_ms = (time.perf_counter() - began) * 1000
-        events.request.fire(
-            request_type="WS", name=name, response_time=taken_ms, response_length=0, exception=error, context={}
-        )
+        fire: Any = events.request.fire
+        fire(request_type="WS", name=name, response_time=taken_ms, response_length=0, exception=error, context={})
         return found
 
     def until(self, type: str) -> dict[str, Any]:

@@ -231,7 +231,7 @@ class Agent:
 
 
 class Sleeper:
-    """Puts conversations aside for a moment, all day long: timers are due in every kind of trouble."""
+    """Puts conversations aside for a moment, as long as there is trouble: timers are due in every kind of it."""
 
     def __init__(self, town: Town, tenant: str) -> None:
         self._town = town
@@ -240,7 +240,7 @@ class Sleeper:
 
     async def live(self) -> None:
         town, rng = self._town, self._town.rng
-        while town.step():
+        while True:
             await asyncio.sleep(rng.uniform(0, 1.0))
             known = town.conversations.get(self._tenant, [])
             for conversation in rng.sample(known, min(len(known), 3)):

@@ -9,8 +9,8 @@ import pytest
 
 from tests.simulation.world import run
 
-CHUNK_SEEDS = 24
-CHUNKS = 9
+CHUNK_SEEDS = 25
+CHUNKS = 8
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))

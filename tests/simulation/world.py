@@ -31,9 +31,9 @@ from tests.simulation.people import Administrator, Agent, Customer, Intruder, Sl
 from tests.simulation.provider import Provider
 
 TENANTS = ["acme", "blue"]
-STEPS_DEFAULT = 250
+STEPS_DEFAULT = 200
 FAULTS_MAX_S = 60.0
-QUIET_WITHIN_S = 400.0
+QUIET_WITHIN_S = 250.0
 
 # Bounds that a short run would never reach, made small for some seeds. Each must be correct at any size.
 SMALL_BOUNDS: list[tuple[str, str, list[Any]]] = [
@@ -152,7 +152,8 @@ class World:
             self.cluster.start(shard)
         self.gateway.start()
         revival = self.loop.create_task(self.nemesis.revive())
-        trouble = [self.loop.create_task(work) for work in (self.nemesis.storms(), self.nemesis.blows())]
+        sleepers = [Sleeper(self.town, tenant).live() for tenant in TENANTS]
+        trouble = [self.loop.create_task(work) for work in (self.nemesis.storms(), self.nemesis.blows(), *sleepers)]
         people = [self.loop.create_task(person.live()) for person in self._people()]
         await asyncio.wait(people, timeout=FAULTS_MAX_S)
         await asyncio.sleep(self.rng.choice([0, 1, 8]))
@@ -170,7 +171,7 @@ class World:
         for tenant in TENANTS:
             customers = [Customer(town, tenant, n) for n in range(rng.randint(1, 4))]
             agents = [Agent(town, tenant, n, customers) for n in range(1, rng.randint(2, 4))]
-            people += [*customers, *agents, Administrator(town, tenant), Sleeper(town, tenant)]
+            people += [*customers, *agents, Administrator(town, tenant)]
             strangers = [customer.stream for customer in customers]
         people.append(Intruder(town, TENANTS[0], TENANTS[1], strangers))
         return people
