@@ -261,8 +261,10 @@ class Host:
             wait_s = TIMER_TICK_MAX_S
             if due:
                 wait_s = min(max((min(due) - self._clock.now()) / 1000, 0.0), wait_s)
+            # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes together with the event.
             try:
-                await asyncio.wait_for(self._timer_wake.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._timer_wake.wait()
             except TimeoutError:
                 pass
             self._timer_wake.clear()

@@ -409,9 +409,8 @@ class Partition:
                 self.fenced()
                 return
             except Exception as error:
-                log.warning(
-                    "partition %d is not back yet: %s", self.number, error, exc_info=not isinstance(error, HubError)
-                )
+                unforeseen = not isinstance(error, HubError)
+                log.warning("partition %d is not back yet: %s", self.number, error, exc_info=unforeseen)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, RECOVER_BACKOFF_MAX_S)
                 continue

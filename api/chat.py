@@ -227,8 +227,8 @@ class CustomerChat:
             task = asyncio.get_running_loop().create_task(self._ack_again(client_id, done.message_id or ""))
             task.add_done_callback(lambda _: None)
             return
-        gateway.metrics.inbound.labels("chat").inc()
-        gateway.metrics.ack_seconds.labels("chat").observe(time.perf_counter() - began)
+        gateway.metrics.chat_inbound.inc()
+        gateway.metrics.chat_ack_seconds.observe(time.perf_counter() - began)
         self._session.write(f'{{"type":"ack","client_id":{dumps(client_id)},"message":{done.message.decode()}}}')
 
     async def _ack_again(self, client_id: str, message_id: str) -> None:

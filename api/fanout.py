@@ -206,7 +206,7 @@ class Fanout:
             return
         topics.recent.append(item)
         self.published += 1
-        position = positions.encode({self._home(item.tenant): item.offset})
+        position = positions.one(self._home(item.tenant), item.offset)
         if topics.inbox:
             _to_all(topics.inbox, item, frame(INBOX, item, position))
         followers = topics.conversations.get(item.conversation)

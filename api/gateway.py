@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hub.gateway")
 
-LISTEN_BACKLOG = 4_096
 WEBSOCKET_MAX_BYTES = 256 * 1024
 DRAIN_TIMEOUT_S = 10
 FILES_WANTED = 65_536
@@ -46,12 +44,13 @@ class GatewayActor:
         from api import demo
         from api.app import Application
         from api.context import Gateway
+        from api.listener import listen
         from hub import process
         from hub.storage import open_store
 
         _raise_file_limit()
         config = self._config
-        listener = _listen(config.host, config.port, shared=config.gateways > 1)
+        listener = listen(config.host, config.port, shared=config.gateways > 1)
         store = await open_store(config.storage)
         self._gateway = Gateway(self._name, config, store)
         await self._gateway.start()
@@ -106,22 +105,6 @@ def _quiet_server(settings: Any) -> Any:
     server = uvicorn.Server(settings)
     server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]
     return server
-
-
-def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise RuntimeError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from error
-    listener.listen(LISTEN_BACKLOG)
-    listener.setblocking(False)
-    return listener
 
 
 def _raise_file_limit() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import sys
 import time
+from typing import IO
 
+from api.listener import listen
 from hub import logs
 from hub.config import Config, InvalidSetting
 from hub.sealing import load_secret
@@ -17,12 +20,38 @@ from hub.storage import open_store
 def serve(config: Config) -> int:
     logs.configure(config.log_level, "hub")
     began = time.monotonic()
+    lock = _lock(config)
+    _check_port(config)
     partitions = asyncio.run(_prepare(config))
     from actors.supervisor import Supervisor
     from api import gateway
 
     supervisor = Supervisor(config, partitions, gateway.start)
-    return asyncio.run(_run(config, supervisor, began))
+    try:
+        return asyncio.run(_run(config, supervisor, began))
+    finally:
+        lock.close()
+
+
+def _lock(config: Config) -> IO[str]:
+    """Two hubs on one data folder would fence each other for ever. The lock goes with the process, however it ends."""
+    config.data_dir.mkdir(parents=True, exist_ok=True)
+    lock = open(config.data_dir / "hub.lock", "a+")  # noqa: SIM115 (held until the process ends)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise InvalidSetting(
+            f"another hub is running on {config.data_dir}; stop it, or choose another --data-dir"
+        ) from None
+    return lock
+
+
+def _check_port(config: Config) -> None:
+    """Say so now rather than after everything has been started."""
+    try:
+        listen(config.host, config.port, shared=config.gateways > 1).close()
+    except RuntimeError as error:
+        raise InvalidSetting(str(error)) from None
 
 
 async def _prepare(config: Config) -> int:

@@ -19,10 +19,10 @@ from api.auth import Principal
 from api.context import Gateway
 from api.fanout import INBOX, Subscription, frame
 from api.sessions import Session
+from hub import positions
 from hub.commands import Refused, SendMessage
 from hub.errors import Forbidden, HubError, InvalidFields, MalformedBody, RateLimited, Unauthenticated, from_code
 from hub.model import TEXT_MAX_CHARS, Author
-from hub.positions import decode as decode_position
 
 AUTH_TIMEOUT_S = 5.0
 FRAME_MAX_CHARS = 64 * 1024
@@ -217,9 +217,9 @@ class AgentStream:
             self._session.write(
                 dumps({"type": "subscribed", "topic": topic, "position": start, "recovered": recovered})
             )
-            partition = next(iter(decode_position(now) or {0: 0}))
+            partition = next(iter(positions.decode(now) or {0: 0}))
             for item in missed or ():
-                self._session.write(frame(topic, item, f"{partition}-{item.offset}"))
+                self._session.write(frame(topic, item, positions.one(partition, item.offset)))
             fanout.caught_up(subscription, now)
         except HubError as error:
             fanout.unsubscribe(tenant, subscription)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from functools import lru_cache
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUE = {c: i for i, c in enumerate(_ALPHABET)}
@@ -41,6 +42,7 @@ def random_id(prefix: str) -> str:
     return f"{prefix}_{crockford(secrets.randbits(80), 16)}"
 
 
+@lru_cache(maxsize=65_536)
 def tenant_partition(tenant: str, partitions: int) -> int:
     """The home partition of a tenant: where its settings and, unless it is spread, its customers live."""
     return int.from_bytes(hashlib.blake2b(tenant.encode(), digest_size=8).digest(), "big") % partitions

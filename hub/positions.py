@@ -15,6 +15,11 @@ def encode(offsets: dict[int, int]) -> str:
     return "_".join(f"{partition}-{offset}" for partition, offset in sorted(offsets.items()))
 
 
+def one(partition: int, offset: int) -> str:
+    """The position of a tenant that lives in a single partition."""
+    return f"{partition}-{offset}"
+
+
 def decode(token: str) -> dict[int, int] | None:
     """Offsets by partition, or None where this never was a position."""
     if not _TOKEN.match(token):

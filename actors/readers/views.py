@@ -96,8 +96,10 @@ class ViewsReader:
 
     async def run(self) -> None:
         while True:
+            # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes together with the event.
             try:
-                await asyncio.wait_for(self._wake.wait(), FLUSH_EVERY_S)
+                async with asyncio.timeout(FLUSH_EVERY_S):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
             self._wake.clear()

@@ -71,7 +71,25 @@ async def check_all(world: World) -> list[str]:
             violations += [f"{checker.__name__}: {line}" for line in checker(evidence)]
     except Exception as error:
         violations.append(f"what is stored cannot even be read: {type(error).__name__} {error}")
-    return violations
+    return violations + await a_drain_ends_and_leaves_nothing_to_do(world)
+
+
+async def a_drain_ends_and_leaves_nothing_to_do(world: World) -> list[str]:
+    """The last thing a run does to its shards."""
+    for shard in world.cluster.shards:
+        assert shard.host is not None
+        try:
+            await world.cluster.call(shard, shard.host.close)
+        except TimeoutError:
+            return [f"{shard.name} does not end its drain"]
+    left = []
+    for partition in range(world.inner.partitions):
+        head = run_now(world.inner.journal.head(partition))
+        if run_now(world.inner.views.checkpoint(partition)) < head:
+            left.append(f"the views of partition {partition} have something to catch up with after a drain")
+        if run_now(world.inner.checkpoints.load("courier", partition)).offset < head:
+            left.append(f"the courier of partition {partition} has something to catch up with after a drain")
+    return left
 
 
 def plain(image: Any) -> Any:
@@ -102,10 +120,8 @@ def messages_are_numbered_from_one_without_gap(evidence: Evidence) -> Iterator[s
 def nothing_is_doubled(evidence: Evidence) -> Iterator[str]:
     seen: dict[tuple[str, ...], str] = {}
     for fact, event in evidence.journal.of(e.MessageReceived, e.MessageQueued, e.NoteAdded):
-        if isinstance(event, e.MessageReceived):
-            name: tuple[str, ...] = ("in", fact.stream, event.content.external_id)
-        else:
-            name = ("out", event.conversation, event.client_id)
+        inbound = isinstance(event, e.MessageReceived)
+        name = ("in", fact.stream, external_id_of(event)) if inbound else ("out", event.conversation, event.client_id)
         message = message_id(event.conversation, event.seq)
         if name in seen:
             yield f"{name} is {seen[name]} and {message}"
@@ -213,9 +229,10 @@ def what_was_shown_is_never_denied(evidence: Evidence) -> Iterator[str]:
 
 def a_customers_message_is_never_refused_for_good(evidence: Evidence) -> Iterator[str]:
     for told in evidence.history.told:
-        if isinstance(told.invocation.command, c.ReceiveMessage) and isinstance(told.answer, c.Refused):
-            if not retryable(told.answer) and told.owned:
-                yield f"{told.invocation.command.external_id} at {told.at_s:.3f}s: {told.answer.code}"
+        command, answer = told.invocation.command, told.answer
+        refused = isinstance(answer, c.Refused) and not retryable(answer)
+        if refused and told.owned and isinstance(command, c.ReceiveMessage):
+            yield f"{command.external_id} at {told.at_s:.3f}s: {answer}"
 
 
 def nothing_is_our_own_defect(evidence: Evidence) -> Iterator[str]:
@@ -386,9 +403,8 @@ def every_message_reaches_an_end(evidence: Evidence) -> Iterator[str]:
             yield f"{name} is uncertain, though asking again would have been safe"
         elif status == "sent" and not traits.local and not any(send.accepted for send in tried):
             yield f"{name} is said to be sent, and no provider took it"
-        elif status == "failed" and error is not None and error.code == "busy":
-            if len(tried) < ATTEMPTS_MAX_COUNT:
-                yield f"{name} failed after {len(tried)} attempts"
+        elif status == "failed" and error.code == "busy" and len(tried) < ATTEMPTS_MAX_COUNT:
+            yield f"{name} failed after {len(tried)} attempts"
 
 
 # --- subscribers --------------------------------------------------------------------------------------------------
@@ -407,6 +423,10 @@ def sessions_see_everything_once_in_order(evidence: Evidence) -> Iterator[str]:
                 (n for n, (a, b) in enumerate(zip(seen, wanted, strict=False)) if a != b), min(len(seen), len(wanted))
             )
             yield f"{session.tenant}: item {at} is {seen[at : at + 2]} instead of {wanted[at : at + 2]}"
+
+
+def external_id_of(event: e.Event) -> str:
+    return (event.content.external_id if event.content is not None else None) or ""
 
 
 # --- readings -----------------------------------------------------------------------------------------------------

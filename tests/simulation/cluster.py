@@ -73,7 +73,7 @@ class Cluster:
         return Host(
             name=shard.name,
             incarnation=shard.incarnation,
-            store=self.store,
+            store=self.store,  # type: ignore[arg-type]  # only what the runtime uses
             keyring=KEYRING,
             clock=self._clock,
             sender=self._sender,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from random import Random
 
 from actors.publication import Feed, Publication, decode_feeds
@@ -186,10 +187,10 @@ class Gateway:
         """What the journal says, however long it takes to find somebody who can tell."""
         while True:
             shard = self._cluster.owners[number]
-            host = shard.host
-            if host is not None:
+            if shard.host is not None:
+                replay = partial(shard.host.replay, number, tenant, after, upto)
                 try:
-                    return await self._cluster.call(shard, lambda: host.replay(number, tenant, after, upto))
+                    return await self._cluster.call(shard, replay)
                 except (HubError, ProcessDied, TimeoutError):
                     pass
             await asyncio.sleep(RESYNC_RETRY_S)

@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hub.commands import FireTimer
-from hub.events import ConversationUpdated, MessageReceived
-
 from actors import conversation, customer, host
 from actors.activation import Activation
 from actors.decision import Decision
@@ -20,6 +17,8 @@ from actors.partition import Partition
 from actors.readers import courier, views
 from actors.readers.publisher import Outbox
 from actors.timers import Timers
+from hub.commands import BeginDelivery, FireTimer
+from hub.events import ConversationUpdated, DeliveryStarted, MessageReceived
 
 Patch = Callable[[Any, str, Any], None]
 MUTATIONS: dict[str, Callable[[Patch], None]] = {}
@@ -137,11 +136,11 @@ def a_failed_turn_leaves_its_half_changed_state(patch: Patch) -> None:
             if other is not activation:
                 Partition._drop(self, other, error)
 
-        self._drop = stay  # type: ignore[method-assign]
+        self._drop = stay  # type: ignore[assignment, method-assign]
         try:
             turn(self, activation, invocation, ticket)
         finally:
-            del self._drop  # type: ignore[method-assign]
+            del self._drop
 
     patch(Partition, "_turn", forgiving)
 
@@ -269,7 +268,7 @@ def the_courier_does_not_read_its_own_notes(patch: Patch) -> None:
     follow = courier._follow
 
     def blind(jobs: Any, entry: Any) -> None:
-        if not isinstance(entry.event, courier.DeliveryStarted):
+        if not isinstance(entry.event, DeliveryStarted):
             follow(jobs, entry)
 
     patch(courier, "_follow", blind)
@@ -280,7 +279,7 @@ def the_courier_calls_before_it_writes(patch: Patch) -> None:
     journal = courier.Courier._journal
 
     async def later(self: Any, job: Any, command: Any) -> bool:
-        if isinstance(command, courier.BeginDelivery):
+        if isinstance(command, BeginDelivery):
             asyncio.get_running_loop().create_task(journal(self, job, command))
             return True
         return await journal(self, job, command)

@@ -14,12 +14,12 @@ from typing import Any
 
 import msgspec
 
-from hub.codec import decode_record
-from hub.events import MessageQueued, MessageStatusChanged
-from hub.storage.memory import MemoryStore
 from actors.activation import Activation
 from actors.decision import Decision
 from actors.partition import Partition
+from hub.codec import decode_record
+from hub.events import MessageQueued, MessageStatusChanged
+from hub.storage.memory import MemoryStore
 from tests.simulation import checkers
 from tests.simulation.cluster import Cluster
 from tests.simulation.faults import FaultyStore
@@ -124,7 +124,7 @@ class World:
             return record(partition, activation, decision, now)
 
         if self.nemesis.plan.poison:
-            Partition._record = poisoned  # type: ignore[method-assign]
+            Partition._record = poisoned  # type: ignore[assignment, method-assign]
         try:
             yield
         finally:

@@ -4,12 +4,39 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from typing import Any
 
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def _no_ray() -> Iterator[None]:
-    before = "ray" in sys.modules
-    yield
-    assert before or "ray" not in sys.modules, "a unit test imported ray"
+class _RayIsForbidden(MetaPathFinder):
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
+        if fullname.partition(".")[0] == "ray":
+            raise ImportError("a unit test imported Ray; drive the plain object inside the shell instead")
+
+
+@contextmanager
+def _without_ray() -> Iterator[None]:
+    """Not even one that another suite of this session has already imported can be had."""
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "ray"}
+    finder = _RayIsForbidden()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        sys.modules.update(hidden)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    with _without_ray():
+        return (yield)  # type: ignore[return-value]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    with _without_ray():
+        return (yield)  # type: ignore[return-value]
