@@ -5,6 +5,8 @@ A turn renders its conversation and message once; view, publication and answer s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from hub import render
@@ -44,7 +46,7 @@ class Entry(msgspec.Struct):
     conversation: ConversationRow | None = None
     message: MessageRow | None = None
     customer: CustomerRow | None = None
-    renamed: list[ConversationRow] = []
+    renamed: Sequence[ConversationRow] = ()
     """Conversations that show their customer under a new name."""
 
 

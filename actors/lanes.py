@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from actors.calls import refusal
-from hub.codec import decode_answers, encode
+from actors.publication import Feed, decode_reply
+from hub.codec import encode
 from hub.commands import Answer, Invocation, Refused
 from hub.errors import Overloaded, Unavailable
 
@@ -44,11 +45,16 @@ class Lane:
     """The way to one shard."""
 
     def __init__(
-        self, shard: str, call: Callable[[bytes], Awaitable[bytes]], on_failure: Callable[[str], None]
+        self,
+        shard: str,
+        call: Callable[[bytes], Awaitable[bytes]],
+        on_failure: Callable[[str], None],
+        on_feeds: Callable[[list[Feed]], None],
     ) -> None:
         self.shard = shard
         self._call = call
         self._on_failure = on_failure
+        self._on_feeds = on_feeds
         self._queue: deque[Waiting] = deque()
         self._running: asyncio.Task[None] | None = None
         self.calls = 0
@@ -78,10 +84,13 @@ class Lane:
 
     async def _try(self, batch: list[Waiting]) -> list[Waiting]:
         """Deliver answers; return what is worth another try, in order."""
+        answers: list[Answer]
+        feeds: list[Feed] = []
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 reply = await self._call(encode([waiting.invocation for waiting in batch]))
-            answers: list[Answer] = decode_answers(reply)
+            decoded = decode_reply(reply)
+            answers, feeds = decoded.answers, decoded.feeds
         except (msgspec.MsgspecError, TypeError):
             log.exception("a batch for %s cannot be coded", self.shard)
             answers = [refusal(Unavailable()) for _ in batch]
@@ -89,7 +98,10 @@ class Lane:
             log.warning("%s does not answer: %s", self.shard, type(error).__name__)
             self._on_failure(self.shard)
             answers = [refusal(Unavailable(f"{self.shard} is restarting", retry_after_s=1)) for _ in batch]
-        return [waiting for waiting, answer in zip(batch, answers, strict=True) if not self._settle(waiting, answer)]
+        again = [waiting for waiting, answer in zip(batch, answers, strict=True) if not self._settle(waiting, answer)]
+        if feeds:
+            self._on_feeds(feeds)
+        return again
 
     def _settle(self, waiting: Waiting, answer: Answer) -> bool:
         if isinstance(answer, Refused) and answer.code == _RETRIED_HERE and time.monotonic() < waiting.give_up_at:

@@ -10,7 +10,7 @@ from typing import Any
 from actors import directory, processes
 from actors.assignment import Assignment
 from actors.lanes import Lane
-from actors.publication import Publication, decode_publications
+from actors.publication import Feed, Publication, decode_publications
 from hub.commands import Answer, Invocation
 from hub.errors import HubError, Unavailable, from_code
 from hub.ids import stream_partition
@@ -21,8 +21,16 @@ ASIDE_TIMEOUT_S = 10.0
 
 
 class Router:
-    def __init__(self, partitions: int, on_failure: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        gateway: str,
+        partitions: int,
+        on_failure: Callable[[str], None],
+        on_feeds: Callable[[list[Feed]], None],
+    ) -> None:
         self.partitions = partitions
+        self._gateway = gateway
+        self._on_feeds = on_feeds
         self._on_failure = on_failure
         self._assignment = Assignment(0, [])
         self._lanes: dict[str, Lane] = {}
@@ -43,12 +51,12 @@ class Router:
         shard = self._assignment.owners[stream_partition(invocation.stream, self.partitions)]
         lane = self._lanes.get(shard)
         if lane is None:
-            lane = self._lanes[shard] = Lane(shard, self._submitter(shard), self._failed)
+            lane = self._lanes[shard] = Lane(shard, self._submitter(shard), self._failed, self._on_feeds)
         return lane.send(invocation)
 
     def _submitter(self, shard: str) -> Callable[[bytes], Any]:
         async def submit(batch: bytes) -> bytes:
-            reply: bytes = await self.handle(shard).submit.remote(batch)
+            reply: bytes = await self.handle(shard).submit.remote(self._gateway, batch)
             return reply
 
         return submit

@@ -84,11 +84,13 @@ class Shard:
         await self._started()
         return self._incarnation
 
-    async def submit(self, batch: bytes) -> bytes:
-        from hub.codec import decode_invocations, encode
+    async def submit(self, gateway: str, batch: bytes) -> bytes:
+        from actors.publication import Reply, encode_reply
+        from hub.codec import decode_invocations
 
         host = await self._started()
-        return encode(await host.submit(decode_invocations(batch)))
+        answers = await host.submit(decode_invocations(batch))
+        return encode_reply(Reply(answers, host.publisher.take(gateway)))
 
     async def attend(self, gateway: str, tenants: list[str]) -> tuple[int, dict[int, int]]:
         """A gateway's interest. Returns our incarnation and the newest durable offset of each partition here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from actors.publication import Feed
 from actors.router import Router
 from api.accounts import Accounts
 from api.auth import Auth
@@ -44,7 +45,7 @@ class Gateway:
         self.vault = Vault(self.keyring)
         self.accounts = Accounts(store.documents, self.vault)
         self.auth = Auth(self.accounts, store.documents, self.keyring)
-        self.router = Router(store.partitions, self._shard_failed)
+        self.router = Router(name, store.partitions, self._shard_failed, self._feeds_came)
         self.fanout = Fanout(name, self.router, self.accounts.forget)
         self.presence = Presence(self.fanout)
         self.limits = RateLimits(config.requests_per_minute)
@@ -63,6 +64,9 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.store.close()
+
+    def _feeds_came(self, feeds: list[Feed]) -> None:
+        self.fanout.accept(feeds)
 
     def _shard_failed(self, shard: str) -> None:
         self.fanout.shard_failed(shard)

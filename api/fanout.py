@@ -26,6 +26,7 @@ RECENT_MAX_PUBLICATIONS = 2_000
 HELD_MAX_FEEDS = 10_000
 CATCHING_MAX_PUBLICATIONS = 50_000
 RESYNC_RETRY_S = 0.1
+GAP_PATIENCE_S = 0.05
 INBOX = "inbox"
 
 
@@ -133,7 +134,11 @@ class Fanout:
         return feed
 
     def receive(self, batch: bytes) -> None:
-        for feed in decode_feeds(batch):
+        self.accept(decode_feeds(batch))
+
+    def accept(self, feeds: list[Feed]) -> None:
+        """Feeds as they come, with an answer or by themselves."""
+        for feed in feeds:
             for notice in feed.settings:
                 self._on_setting(notice.kind, notice.id)
             self._accept(feed)
@@ -149,10 +154,28 @@ class Fanout:
         if feed.upto <= state.head:
             return
         if feed.after > state.head:
-            state.held.append(feed)
-            self._resync(feed.partition, state, feed.after)
+            self._hold(feed, state)
             return
         self._pass_on(state, feed.items, feed.upto)
+        if state.held:
+            self._take_up_held(state)
+
+    def _hold(self, feed: Feed, state: PartitionFeed) -> None:
+        """A gap. What fills it may be on its way with an answer; if it does not come soon, replay."""
+        state.held.append(feed)
+        if len(state.held) == 1:
+            wait_s = GAP_PATIENCE_S if feed.items else 0
+            asyncio.get_running_loop().call_later(wait_s, self._fill_gap, feed.partition, state)
+
+    def _fill_gap(self, number: int, state: PartitionFeed) -> None:
+        after = min((feed.after for feed in state.held), default=0)
+        if after > (state.head or 0):
+            self._resync(number, state, after)
+
+    def _take_up_held(self, state: PartitionFeed) -> None:
+        held, state.held = sorted(state.held, key=lambda feed: feed.after), []
+        for feed in held:
+            self._accept(feed)
 
     def _pass_on(self, state: PartitionFeed, items: list[Publication], upto: int) -> None:
         head = state.head or 0
@@ -187,9 +210,7 @@ class Fanout:
             self._pass_on(state, sorted(missed, key=lambda item: item.offset), upto)
             break
         state.resyncing = False
-        held, state.held = state.held, []
-        for feed in held:
-            self._accept(feed)
+        self._take_up_held(state)
 
     def _drop_sessions(self, tenants: list[str]) -> None:
         """Too much was missed to replay: every session of these tenants starts over from its own position."""

@@ -1,6 +1,7 @@
 """The publisher: sends each committed entry once to every gateway that cares about its tenant.
 
-One call in flight per gateway; what is committed meanwhile goes into the next. A gateway that cannot keep
+One call in flight per gateway; what is committed meanwhile goes into the next. What a gateway's own commands have
+brought about goes back with their answers, so that a busy hub makes one call where it would make two. A gateway that cannot keep
 up has its queue dropped: it sees the gap in the offsets and replays from the journal. Where something was
 committed that is not published (a partition that came back, a gateway that did), an empty feed shows the gap at
 once, so that nobody waits for the next event to learn of the last one.
@@ -34,6 +35,7 @@ class Outbox:
         self._feeds: dict[int, Feed] = {}
         self._waiting = 0
         self._task: asyncio.Task[None] | None = None
+        self._sending = False
         self.failed = False
 
     def add(
@@ -57,15 +59,29 @@ class Outbox:
     async def _drain(self) -> None:
         try:
             while self._feeds:
-                feeds, self._feeds, self._waiting = list(self._feeds.values()), {}, 0
+                feeds = self._empty()
+                self._sending = True
                 async with asyncio.timeout(CALL_TIMEOUT_S):
                     await self._send(encode_feeds(feeds))
+                self._sending = False
         except Exception as error:
             # The gateway died or hangs. It comes back by asking for our interest list, and replays.
             log.warning("gateway %s does not take publications: %s", self.gateway, type(error).__name__)
             self.failed = True
         finally:
             self._task = None
+            self._sending = False
+
+    def _empty(self) -> list[Feed]:
+        feeds, self._feeds, self._waiting = list(self._feeds.values()), {}, 0
+        return feeds
+
+    def take(self) -> list[Feed]:
+        """What waits, to go with an answer that leaves for the same gateway now: it saves a call.
+
+        Nothing while a call is under way, for it must not be overtaken.
+        """
+        return [] if self._sending else self._empty()
 
 
 class Publisher:
@@ -87,13 +103,18 @@ class Publisher:
                 outbox.add(number, head, head, [], [])
         outbox.tenants = set(tenants)
 
+    def take(self, gateway: str) -> list[Feed]:
+        outbox = self._outboxes.get(gateway)
+        return [] if outbox is None else outbox.take()
+
     def leave(self, gateway: str) -> None:
         self._outboxes.pop(gateway, None)
 
     def opened(self, partition: Partition) -> None:
         """What was committed before the partition came here may not have reached everybody."""
         for outbox in self._outboxes.values():
-            outbox.add(partition.number, partition.durable, partition.durable, [], [])
+            if not outbox.failed:
+                outbox.add(partition.number, partition.durable, partition.durable, [], [])
 
     def note(self, partition: Partition, entries: list[Entry]) -> None:
         if not self._outboxes:
