@@ -15,8 +15,6 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from actors.calls import refusal
-from actors.publication import Feed, decode_reply
-from hub.codec import encode
 from hub.commands import Answer, Invocation, Refused
 from hub.errors import Overloaded, Unavailable
 
@@ -47,16 +45,15 @@ class Lane:
     def __init__(
         self,
         shard: str,
-        call: Callable[[bytes], Awaitable[bytes]],
+        call: Callable[[list[Invocation]], Awaitable[list[Answer]]],
         on_failure: Callable[[str], None],
-        on_feeds: Callable[[list[Feed]], None],
     ) -> None:
         self.shard = shard
         self._call = call
         self._on_failure = on_failure
-        self._on_feeds = on_feeds
         self._queue: deque[Waiting] = deque()
         self._running: asyncio.Task[None] | None = None
+        self._failing = False
         self.calls = 0
 
     def send(self, invocation: Invocation) -> asyncio.Future[Answer]:
@@ -85,23 +82,20 @@ class Lane:
     async def _try(self, batch: list[Waiting]) -> list[Waiting]:
         """Deliver answers; return what is worth another try, in order."""
         answers: list[Answer]
-        feeds: list[Feed] = []
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
-                reply = await self._call(encode([waiting.invocation for waiting in batch]))
-            decoded = decode_reply(reply)
-            answers, feeds = decoded.answers, decoded.feeds
+                answers = await self._call([waiting.invocation for waiting in batch])
+            self._failing = False
         except (msgspec.MsgspecError, TypeError):
             log.exception("a batch for %s cannot be coded", self.shard)
             answers = [refusal(Unavailable()) for _ in batch]
         except Exception as error:
-            log.warning("%s does not answer: %s", self.shard, type(error).__name__)
+            if not self._failing:
+                log.warning("%s does not answer: %s", self.shard, type(error).__name__)
+            self._failing = True
             self._on_failure(self.shard)
             answers = [refusal(Unavailable(f"{self.shard} is restarting", retry_after_s=1)) for _ in batch]
-        again = [waiting for waiting, answer in zip(batch, answers, strict=True) if not self._settle(waiting, answer)]
-        if feeds:
-            self._on_feeds(feeds)
-        return again
+        return [waiting for waiting, answer in zip(batch, answers, strict=True) if not self._settle(waiting, answer)]
 
     def _settle(self, waiting: Waiting, answer: Answer) -> bool:
         if isinstance(answer, Refused) and answer.code == _RETRIED_HERE and time.monotonic() < waiting.give_up_at:

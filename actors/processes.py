@@ -17,6 +17,12 @@ def spawn(shell: type, name: str, *args: object, retries: int = 0) -> Any:
     return actor.options(name=name, namespace=NAMESPACE).remote(*args)
 
 
+def own_address() -> str:
+    """The address of this machine as the other machines of the cluster know it."""
+    services: Any = ray.util
+    return str(services.get_node_ip_address())
+
+
 def find(name: str) -> Any:
     """The handle of a process by name. Raises ValueError where there is none."""
     return ray.get_actor(name, namespace=NAMESPACE)

@@ -6,7 +6,6 @@ import msgspec
 
 from actors.entry import PUBLIC, Entry
 from hub import render
-from hub.commands import Answer
 from hub.events import MessageQueued, SettingChanged, SettingRemoved, type_name
 
 
@@ -42,15 +41,6 @@ class Feed(msgspec.Struct, array_like=True):
     settings: list[SettingNotice]
 
 
-class Reply(msgspec.Struct, array_like=True):
-    """The answers to a batch of commands, and what there is to publish at that moment."""
-
-    answers: list[Answer]
-    feeds: list[Feed]
-
-
-encode_reply = msgspec.msgpack.Encoder().encode
-decode_reply = msgspec.msgpack.Decoder(Reply).decode
 encode_feeds = msgspec.msgpack.Encoder().encode
 decode_feeds = msgspec.msgpack.Decoder(list[Feed]).decode
 decode_publications = msgspec.msgpack.Decoder(list[Publication]).decode

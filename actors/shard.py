@@ -1,6 +1,6 @@
 """The shard: a Ray actor around a `Host`. Everything of substance is in the host, which tests drive without Ray.
 
-Batches cross as MessagePack bytes. Ray restarts a dead shard by calling `__init__` again; the first call
+Commands, answers and feeds cross on the wire (`wire.py`); what is rare crosses in Ray calls. Ray restarts a dead shard by calling `__init__` again; the first call
 that arrives (the supervisor's ping, at the latest) makes it take its partitions anew.
 """
 
@@ -32,6 +32,8 @@ class Shard:
         self._config = config
         self._incarnation = time.time_ns()
         self._host: Any = None
+        self._listener: Any = None
+        self._address = ("", 0)
         self._starting: asyncio.Task[None] | None = None
 
     async def _started(self) -> Any:
@@ -44,6 +46,7 @@ class Shard:
     async def _start(self) -> None:
         from actors.host import Host
         from actors.readers.sender import ProviderSender
+        from actors.wire import Listener
         from channels.client import ProviderClient
         from hub import process
         from hub.clock import SystemClock
@@ -67,6 +70,9 @@ class Shard:
         self._host.start()
         mine = (await directory.lookup()).of(self._name)
         await self._host.open(mine)
+        node_ip = processes.own_address()
+        self._listener = Listener(keyring.derive("wire"), self._host.submit)
+        self._address = (node_ip, await self._listener.open(node_ip))
         process.tune()
         log.info("%s owns %d partitions", self._name, len(mine))
         self._starting = None
@@ -84,19 +90,22 @@ class Shard:
         await self._started()
         return self._incarnation
 
-    async def submit(self, gateway: str, batch: bytes) -> bytes:
-        from actors.publication import Reply, encode_reply
-        from hub.codec import decode_invocations
-
-        host = await self._started()
-        answers = await host.submit(decode_invocations(batch))
-        return encode_reply(Reply(answers, host.publisher.take(gateway)))
+    async def address(self) -> tuple[str, int]:
+        """Where gateways connect (`wire.py`)."""
+        await self._started()
+        return self._address
 
     async def attend(self, gateway: str, tenants: list[str]) -> tuple[int, dict[int, int]]:
         """A gateway's interest. Returns our incarnation and the newest durable offset of each partition here."""
         host = await self._started()
-        host.publisher.attend(gateway, tenants, _connect)
+        host.publisher.attend(gateway, tenants, self._sender_to)
         return self._incarnation, host.heads()
+
+    def _sender_to(self, gateway: str) -> Callable[[bytes], Awaitable[None]]:
+        async def send(feeds: bytes) -> None:
+            await self._listener.send_feeds(gateway, feeds)
+
+        return send
 
     async def replay(self, partition: int, tenant: str, after: int, upto: int) -> bytes | tuple[str, str]:
         """Encoded publications, or (code, detail) of a refusal."""
@@ -126,16 +135,8 @@ class Shard:
     async def drain(self) -> None:
         if self._host is not None:
             await self._host.close()
+            self._listener.close()
             await self._host.store.close()
-
-
-def _connect(gateway: str) -> Callable[[bytes], Awaitable[None]]:
-    handle = processes.find(gateway)
-
-    async def send(feeds: bytes) -> None:
-        await handle.publish.remote(feeds)
-
-    return send
 
 
 def start(name: str, config: Config) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from actors.publication import Feed
 from actors.router import Router
 from api.accounts import Accounts
 from api.auth import Auth
@@ -45,7 +44,13 @@ class Gateway:
         self.vault = Vault(self.keyring)
         self.accounts = Accounts(store.documents, self.vault)
         self.auth = Auth(self.accounts, store.documents, self.keyring)
-        self.router = Router(name, store.partitions, self._shard_failed, self._feeds_came)
+        self.router = Router(
+            name,
+            store.partitions,
+            secret=self.keyring.derive("wire"),
+            on_failure=self._shard_failed,
+            on_feeds=self._feeds_came,
+        )
         self.fanout = Fanout(name, self.router, self.accounts.forget)
         self.presence = Presence(self.fanout)
         self.limits = RateLimits(config.requests_per_minute)
@@ -65,8 +70,8 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.store.close()
 
-    def _feeds_came(self, feeds: list[Feed]) -> None:
-        self.fanout.accept(feeds)
+    def _feeds_came(self, feeds: bytes) -> None:
+        self.fanout.receive(feeds)
 
     def _shard_failed(self, shard: str) -> None:
         self.fanout.shard_failed(shard)

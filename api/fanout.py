@@ -26,7 +26,6 @@ RECENT_MAX_PUBLICATIONS = 2_000
 HELD_MAX_FEEDS = 10_000
 CATCHING_MAX_PUBLICATIONS = 50_000
 RESYNC_RETRY_S = 0.1
-GAP_PATIENCE_S = 0.05
 INBOX = "inbox"
 
 
@@ -134,11 +133,7 @@ class Fanout:
         return feed
 
     def receive(self, batch: bytes) -> None:
-        self.accept(decode_feeds(batch))
-
-    def accept(self, feeds: list[Feed]) -> None:
-        """Feeds as they come, with an answer or by themselves."""
-        for feed in feeds:
+        for feed in decode_feeds(batch):
             for notice in feed.settings:
                 self._on_setting(notice.kind, notice.id)
             self._accept(feed)
@@ -154,23 +149,10 @@ class Fanout:
         if feed.upto <= state.head:
             return
         if feed.after > state.head:
-            self._hold(feed, state)
+            state.held.append(feed)
+            self._resync(feed.partition, state, feed.after)
             return
         self._pass_on(state, feed.items, feed.upto)
-        if state.held:
-            self._take_up_held(state)
-
-    def _hold(self, feed: Feed, state: PartitionFeed) -> None:
-        """A gap. What fills it may be on its way with an answer; if it does not come soon, replay."""
-        state.held.append(feed)
-        if len(state.held) == 1:
-            wait_s = GAP_PATIENCE_S if feed.items else 0
-            asyncio.get_running_loop().call_later(wait_s, self._fill_gap, feed.partition, state)
-
-    def _fill_gap(self, number: int, state: PartitionFeed) -> None:
-        after = min((feed.after for feed in state.held), default=0)
-        if after > (state.head or 0):
-            self._resync(number, state, after)
 
     def _take_up_held(self, state: PartitionFeed) -> None:
         held, state.held = sorted(state.held, key=lambda feed: feed.after), []

@@ -77,10 +77,6 @@ class GatewayActor:
             await asyncio.sleep(0.01)
         process.tune()
 
-    async def publish(self, feeds: bytes) -> None:
-        if self._gateway is not None:
-            self._gateway.fanout.receive(feeds)
-
     async def drain(self) -> None:
         """Refuse new work, tell the sessions to go elsewhere, finish what is under way."""
         if self._gateway is None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from hub.commands import Invocation
+from hub.commands import Answer, Invocation
 from hub.events import AnyEvent, Content, Event
 from hub.model import CustomerImage, TenantImage
 from hub.sealing import Cipher
@@ -24,6 +24,7 @@ SNAPSHOT_VERSION = 1
 _encoder = msgspec.msgpack.Encoder()
 _content_decoder = msgspec.msgpack.Decoder(Content)
 _invocations = msgspec.msgpack.Decoder(list[Invocation])
+_answers = msgspec.msgpack.Decoder(list[Answer])
 _images: dict[str, msgspec.msgpack.Decoder[Any]] = {
     "cus": msgspec.msgpack.Decoder(CustomerImage),
     "ten": msgspec.msgpack.Decoder(TenantImage),
@@ -94,3 +95,4 @@ def decode_snapshot(body: bytes, *, stream: str, offset: int, cipher: Cipher) ->
 
 encode = _encoder.encode
 decode_invocations = _invocations.decode
+decode_answers = _answers.decode

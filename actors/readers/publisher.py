@@ -1,7 +1,6 @@
 """The publisher: sends each committed entry once to every gateway that cares about its tenant.
 
-One call in flight per gateway; what is committed meanwhile goes into the next. What a gateway's own commands have
-brought about goes back with their answers, so that a busy hub makes one call where it would make two. A gateway that cannot keep
+One send in flight per gateway; what is committed meanwhile goes into the next. A gateway that cannot keep
 up has its queue dropped: it sees the gap in the offsets and replays from the journal. Where something was
 committed that is not published (a partition that came back, a gateway that did), an empty feed shows the gap at
 once, so that nobody waits for the next event to learn of the last one.
@@ -35,7 +34,6 @@ class Outbox:
         self._feeds: dict[int, Feed] = {}
         self._waiting = 0
         self._task: asyncio.Task[None] | None = None
-        self._sending = False
         self.failed = False
 
     def add(
@@ -59,29 +57,15 @@ class Outbox:
     async def _drain(self) -> None:
         try:
             while self._feeds:
-                feeds = self._empty()
-                self._sending = True
+                feeds, self._feeds, self._waiting = list(self._feeds.values()), {}, 0
                 async with asyncio.timeout(CALL_TIMEOUT_S):
                     await self._send(encode_feeds(feeds))
-                self._sending = False
         except Exception as error:
             # The gateway died or hangs. It comes back by asking for our interest list, and replays.
             log.warning("gateway %s does not take publications: %s", self.gateway, type(error).__name__)
             self.failed = True
         finally:
             self._task = None
-            self._sending = False
-
-    def _empty(self) -> list[Feed]:
-        feeds, self._feeds, self._waiting = list(self._feeds.values()), {}, 0
-        return feeds
-
-    def take(self) -> list[Feed]:
-        """What waits, to go with an answer that leaves for the same gateway now: it saves a call.
-
-        Nothing while a call is under way, for it must not be overtaken.
-        """
-        return [] if self._sending else self._empty()
 
 
 class Publisher:
@@ -102,10 +86,6 @@ class Publisher:
             for number, head in self._heads().items():
                 outbox.add(number, head, head, [], [])
         outbox.tenants = set(tenants)
-
-    def take(self, gateway: str) -> list[Feed]:
-        outbox = self._outboxes.get(gateway)
-        return [] if outbox is None else outbox.take()
 
     def leave(self, gateway: str) -> None:
         self._outboxes.pop(gateway, None)
