@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -62,7 +61,7 @@ class Lane:
         if len(self._queue) >= QUEUE_MAX_COMMANDS:
             future.set_result(refusal(Overloaded(retry_after_s=1)))
             return future
-        self._queue.append(Waiting(invocation, future, time.monotonic() + RETRY_FOR_S))
+        self._queue.append(Waiting(invocation, future, loop.time() + RETRY_FOR_S))
         if self._running is None:
             self._running = loop.create_task(self._run())
         return future
@@ -98,7 +97,11 @@ class Lane:
         return [waiting for waiting, answer in zip(batch, answers, strict=True) if not self._settle(waiting, answer)]
 
     def _settle(self, waiting: Waiting, answer: Answer) -> bool:
-        if isinstance(answer, Refused) and answer.code == _RETRIED_HERE and time.monotonic() < waiting.give_up_at:
+        if (
+            isinstance(answer, Refused)
+            and answer.code == _RETRIED_HERE
+            and asyncio.get_running_loop().time() < waiting.give_up_at
+        ):
             return False
         if not waiting.answer.done():
             waiting.answer.set_result(answer)

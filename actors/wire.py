@@ -5,17 +5,24 @@ Ray names the processes, places and restarts them; this carries the messages. A 
 cannot pay for; a frame costs 0.1 ms. One connection keeps the order, so feeds never overtake each other.
 
     frame      length (4 bytes, big endian), kind (1 byte), payload
-    H hello    gateway → shard: secret, NUL, the gateway's name
+    N nonce    shard → gateway, as soon as it connects: 16 random bytes
+    H hello    gateway → shard: proof over the shard's nonce, a nonce of its own, the gateway's name
+    W welcome  shard → gateway: proof over the gateway's nonce
     C commands gateway → shard: number (4 bytes), list[Invocation]
     A answers  shard → gateway: number (4 bytes), list[Answer]
     F feeds    shard → gateway: list[Feed]
+
+A proof is an HMAC under a key both sides derive from the installation's secret, which itself never crosses: whoever
+listens in, or takes a shard's old port, learns and gains nothing by it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import logging
+import os
 import struct
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -30,17 +37,26 @@ FEEDS_BUFFER_MAX_BYTES = 64 * 1024 * 1024
 CONNECT_TIMEOUT_S = 5.0
 _HEAD = struct.Struct(">IB")
 _NUMBER = struct.Struct(">I")
-HELLO, COMMANDS, ANSWERS, FEEDS = b"HCAF"
+NONCE_BYTES = PROOF_BYTES = 16
+STRANGERS_FRAME_MAX_BYTES = 512
+NONCE, HELLO, WELCOME, COMMANDS, ANSWERS, FEEDS = b"NHWCAF"
 
 
 class Disconnected(Exception):
     """The other side is gone; what was under way may or may not have happened."""
 
 
+def proof(secret: bytes, of: str, nonce: bytes, gateway: str) -> bytes:
+    """That a side (`of`: "gateway" or "shard") knows the secret. The gateway's name is part of what is proven."""
+    told = b"\0".join((of.encode(), nonce, gateway.encode()))
+    return hmac.digest(secret, told, hashlib.sha256)[:PROOF_BYTES]
+
+
 class Frames(asyncio.Protocol):
-    """Cuts a byte stream into frames."""
+    """Cuts a byte stream into frames, small ones until the other side has proven itself."""
 
     def __init__(self) -> None:
+        self.frame_max_bytes = STRANGERS_FRAME_MAX_BYTES
         self.transport: asyncio.Transport | None = None
         self._buffer = bytearray()
 
@@ -53,13 +69,15 @@ class Frames(asyncio.Protocol):
         at = 0
         while len(buffer) - at >= _HEAD.size:
             length, kind = _HEAD.unpack_from(buffer, at)
-            if length > FRAME_MAX_BYTES:
-                self.drop("a frame is too large")
+            if length > self.frame_max_bytes:
+                self.drop(f"a frame of {length} bytes is too large")
                 return
             end = at + _HEAD.size + length
             if len(buffer) < end:
                 break
             self.frame(kind, bytes(memoryview(buffer)[at + _HEAD.size : end]))
+            if self.transport is None or self.transport.is_closing():
+                return
             at = end
         if at:
             del buffer[:at]
@@ -84,20 +102,32 @@ class ShardSide(Frames):
     def __init__(self, listener: Listener) -> None:
         super().__init__()
         self._listener = listener
+        self._nonce = os.urandom(NONCE_BYTES)
         self.gateway: str | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.write(NONCE, self._nonce)
 
     def frame(self, kind: int, payload: bytes) -> None:
         if self.gateway is None:
-            secret, _, name = payload.partition(b"\0")
-            if kind != HELLO or not hmac.compare_digest(secret, self._listener.secret):
-                self.drop("it did not know the secret")
-                return
-            self.gateway = name.decode()
-            self._listener.gateways[self.gateway] = self
+            self._hello(kind, payload)
         elif kind == COMMANDS:
             task = asyncio.get_running_loop().create_task(self._answer(payload))
             self._listener.tasks.add(task)
             task.add_done_callback(self._listener.tasks.discard)
+
+    def _hello(self, kind: int, payload: bytes) -> None:
+        proven, nonce = payload[:PROOF_BYTES], payload[PROOF_BYTES : PROOF_BYTES + NONCE_BYTES]
+        gateway = payload[PROOF_BYTES + NONCE_BYTES :].decode(errors="replace")
+        secret = self._listener.secret
+        if kind != HELLO or not hmac.compare_digest(proven, proof(secret, "gateway", self._nonce, gateway)):
+            self.drop("it does not know the secret")
+            return
+        self.gateway = gateway
+        self.frame_max_bytes = FRAME_MAX_BYTES
+        self._listener.gateways[gateway] = self
+        self.write(WELCOME, proof(secret, "shard", nonce, gateway))
 
     async def _answer(self, payload: bytes) -> None:
         answers = await self._listener.submit(decode_invocations(memoryview(payload)[_NUMBER.size :]))
@@ -115,7 +145,7 @@ class Listener:
     """Where gateways connect to a shard."""
 
     def __init__(self, secret: bytes, submit: Callable[[list[Invocation]], Awaitable[list[Answer]]]) -> None:
-        self.secret = secret.hex().encode()
+        self.secret = secret
         self.submit = submit
         self.gateways: dict[str, ShardSide] = {}
         self.tasks: set[asyncio.Task[None]] = set()
@@ -147,8 +177,12 @@ class Listener:
 class GatewaySide(Frames):
     """A connection to a shard, as the gateway sees it."""
 
-    def __init__(self, on_feeds: Callable[[bytes], None]) -> None:
+    def __init__(self, secret: bytes, gateway: str, on_feeds: Callable[[bytes], None]) -> None:
         super().__init__()
+        self._secret = secret
+        self._gateway = gateway
+        self._nonce = os.urandom(NONCE_BYTES)
+        self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._on_feeds = on_feeds
         self._waiting: dict[int, asyncio.Future[list[Answer]]] = {}
         self._number = 0
@@ -157,11 +191,15 @@ class GatewaySide(Frames):
     async def connect(
         cls, host: str, port: int, *, secret: bytes, gateway: str, on_feeds: Callable[[bytes], None]
     ) -> GatewaySide:
-        """Raises OSError or TimeoutError."""
+        """Return once each side has proven itself to the other. Raises OSError, TimeoutError or Disconnected."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            _, side = await loop.create_connection(lambda: cls(on_feeds), host, port)
-        side.write(HELLO, secret.hex().encode(), b"\0", gateway.encode())
+            _, side = await loop.create_connection(lambda: cls(secret, gateway, on_feeds), host, port)
+            try:
+                await side._welcome
+            except BaseException:
+                side.drop("no shard of ours")
+                raise
         return side
 
     @property
@@ -181,6 +219,9 @@ class GatewaySide(Frames):
             self._waiting.pop(number, None)
 
     def frame(self, kind: int, payload: bytes) -> None:
+        if not self._welcome.done():
+            self._introduce(kind, payload)
+            return
         if kind == FEEDS:
             self._on_feeds(payload)
             return
@@ -189,7 +230,20 @@ class GatewaySide(Frames):
         if kind == ANSWERS and waiting is not None and not waiting.done():
             waiting.set_result(decode_answers(memoryview(payload)[_NUMBER.size :]))
 
+    def _introduce(self, kind: int, payload: bytes) -> None:
+        if kind == NONCE:
+            self.write(
+                HELLO, proof(self._secret, "gateway", payload, self._gateway), self._nonce, self._gateway.encode()
+            )
+        elif kind == WELCOME and hmac.compare_digest(payload, proof(self._secret, "shard", self._nonce, self._gateway)):
+            self.frame_max_bytes = FRAME_MAX_BYTES
+            self._welcome.set_result(None)
+        else:
+            self.drop("it does not know the secret")
+
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self._welcome.done():
+            self._welcome.set_exception(Disconnected())
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(Disconnected())

@@ -16,6 +16,7 @@ import msgspec
 
 from api.accounts import Accounts
 from hub.errors import Forbidden, Unauthenticated
+from hub.model import Author
 from hub.ports import Document, Documents
 from hub.sealing import Keyring
 from hub.settings import SCOPES, Agent
@@ -38,6 +39,11 @@ class Principal(msgspec.Struct, frozen=True):
     role: str
     scopes: frozenset[str]
     expires_at: float | None = None
+
+    @property
+    def author(self) -> Author:
+        """As whom they write: a person as an agent, a program as a bot."""
+        return Author("agent" if self.type == "agent" else "bot", self.id, self.name)
 
     def require(self, scope: str) -> None:
         """Raises Forbidden."""

@@ -23,6 +23,7 @@ from channels.webchat import frames
 from channels.webchat.identity import verified_identity, visitor_identity
 from hub.commands import Answer, CustomerRead, GetCustomer, ReceiveMessage, Refused
 from hub.errors import HubError, NotFound, RateLimited, Unauthenticated, from_code
+from hub.model import Author
 from hub.settings import Channel
 
 HELLO_TIMEOUT_S = 10.0
@@ -178,7 +179,7 @@ class CustomerChat:
                 self._session.write('{"type":"pong"}')
             case frames.Typing():
                 if self._conversation is not None:
-                    by: dict[str, str | None] = {"type": "customer", "id": self._stream, "name": self._name}
+                    by = Author("customer", self._stream, self._name)
                     self._gateway.presence.typing(
                         self._channel.tenant, self._conversation, on=request.on, by=by, but=None
                     )

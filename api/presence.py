@@ -6,18 +6,17 @@ import msgspec
 
 from api.fanout import Fanout, Subscription
 from api.sessions import Session
+from hub.model import Author
 
 
 class Presence:
     def __init__(self, fanout: Fanout) -> None:
         self._fanout = fanout
 
-    def typing(
-        self, tenant: str, conversation: str, *, on: bool, by: dict[str, str | None], but: Session | None
-    ) -> None:
+    def typing(self, tenant: str, conversation: str, *, on: bool, by: Author, but: Session | None) -> None:
         self._tell(tenant, conversation, {"type": "typing", "conversation": conversation, "on": on, "by": by}, but)
 
-    def viewing(self, tenant: str, conversation: str, *, by: dict[str, str | None], but: Session | None) -> None:
+    def viewing(self, tenant: str, conversation: str, *, by: Author, but: Session | None) -> None:
         self._tell(tenant, conversation, {"type": "viewing", "conversation": conversation, "by": by}, but)
 
     def customer_sees_typing(self, tenant: str, stream: str, *, on: bool) -> None:

@@ -22,7 +22,7 @@ from api.sessions import Session
 from hub import positions
 from hub.commands import Refused, SendMessage
 from hub.errors import Forbidden, HubError, InvalidFields, MalformedBody, RateLimited, Unauthenticated, from_code
-from hub.model import TEXT_MAX_CHARS, Author
+from hub.model import TEXT_MAX_CHARS
 
 AUTH_TIMEOUT_S = 5.0
 FRAME_MAX_CHARS = 64 * 1024
@@ -257,7 +257,7 @@ class AgentStream:
         subscription = self._subscriptions.get(f"conversation:{request.conversation}")
         if subscription is None:
             await self._own_conversation(request.conversation)
-        by: dict[str, str | None] = {"type": "agent", "id": self._who.id, "name": self._who.name}
+        by = self._who.author
         presence, tenant = self._gateway.presence, self._who.tenant
         if isinstance(request, ViewingFrame):
             presence.viewing(tenant, request.conversation, by=by, but=self._session)
@@ -281,7 +281,7 @@ def send_command(request: SendFrame, who: Principal) -> SendMessage:
         raise InvalidFields(fields=fields)
     return SendMessage(
         conversation=request.conversation,
-        author=Author("agent", who.id, who.name),
+        author=who.author,
         text=request.text,
         client_id=request.client_id or secrets.token_hex(16),
         kind=request.kind,

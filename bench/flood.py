@@ -89,7 +89,7 @@ def _raise_file_limit(wanted: int) -> str | None:
 
 async def flood(args: argparse.Namespace) -> dict[str, Any]:
     run = f"{time.time_ns() % 36**8:x}"
-    mark = f"{MARK}{run}:".encode()
+    mark = f"{MARK}{run}:"
     channel = args.channel or CHANNELS[args.path]
     ledgers = [Ledger(args.conversations) for _ in range(args.agents)]
     ledger = ledgers[0]
@@ -172,7 +172,7 @@ def _per_message(before: float | None, after: float | None, count: int) -> float
     return None if before is None or after is None else round((after - before) / count * 1e6, 1)
 
 
-async def _truth(args: argparse.Namespace, channel: str, mark: bytes, ledger: Ledger) -> dict[str, Any]:
+async def _truth(args: argparse.Namespace, channel: str, mark: str, ledger: Ledger) -> dict[str, Any]:
     """sent = acked = journal = delivered, each message by its number."""
     wrong = []
     if ledger.acked != len(ledger.intended):

@@ -14,7 +14,7 @@ READ_MAX_AT_ONCE = 8
 PAGE = 200
 
 
-async def numbers_in_journal(url: str, key: str, channel: str, mark: bytes) -> dict[int, int]:
+async def numbers_in_journal(url: str, key: str, channel: str, mark: str) -> dict[int, int]:
     """How often each message number of this run stands in the hub. Reads every conversation of the channel."""
     found: dict[int, int] = {}
     async with httpx.AsyncClient(base_url=url, headers={"X-API-Key": key}, trust_env=False, timeout=60) as http:
@@ -28,7 +28,7 @@ async def numbers_in_journal(url: str, key: str, channel: str, mark: bytes) -> d
                         http, f"/v1/conversations/{conversation}/messages", {"after": after, "limit": PAGE}
                     )
                 for item in page["items"]:
-                    marked = find(item["text"].encode(), mark)
+                    marked = find(item["text"] or "", mark)
                     if marked is not None:
                         found[marked[1]] = found.get(marked[1], 0) + 1
                 if len(page["items"]) < PAGE:

@@ -22,10 +22,10 @@ def text(run: str, conversation: int, number: int) -> str:
     return f"{PHRASES[number % len(PHRASES)]} {MARK}{run}:{conversation}:{number}#"
 
 
-def find(raw: bytes, mark: bytes) -> tuple[int, int] | None:
-    """(conversation, number) of the mark of this run in raw JSON, or None."""
-    at = raw.rfind(mark)
+def find(text: str, mark: str) -> tuple[int, int] | None:
+    """(conversation, number) of the mark of this run, or None."""
+    at = text.rfind(mark)
     if at < 0:
         return None
-    conversation, _, number = raw[at + len(mark) : raw.index(b"#", at + len(mark))].partition(b":")
+    conversation, _, number = text[at + len(mark) : text.index("#", at + len(mark))].partition(":")
     return int(conversation), int(number)

@@ -32,7 +32,7 @@ from hub.codec import decode_record
 from hub.errors import InvalidFields
 from hub.events import type_name
 from hub.ids import stream_partition
-from hub.model import LABELS_MAX_COUNT, TEXT_MAX_CHARS, Author, ConversationStatus, Priority
+from hub.model import LABELS_MAX_COUNT, TEXT_MAX_CHARS, ConversationStatus, Priority
 from hub.ports import ConversationQuery
 
 router = APIRouter(prefix="/v1/conversations", tags=["conversations"])
@@ -77,10 +77,6 @@ class ReadUpTo(Body):
 
 class TypingOn(Body):
     on: bool = True
-
-
-def author(who: Principal) -> Author:
-    return Author("agent" if who.type == "agent" else "bot", who.id, who.name)
 
 
 @router.get("", summary="The inbox")
@@ -138,7 +134,7 @@ async def start(gateway: Services, who: Who, body: NewConversation, idempotency_
         channel_kind=channel.kind,
         identity=address.identity,
         address=address.address,
-        author=author(who),
+        author=who.author,
         text=body.text,
         name=body.name,
         client_id=body.client_id or idempotency_key or fresh_client_id(),
@@ -180,7 +176,7 @@ async def change(gateway: Services, who: Who, id: str, body: Change) -> Response
         raise InvalidFields(fields={"assignee": f"there is no agent {given['assignee']}"})
     if "labels" in given:
         fields["labels"] = list(dict.fromkeys(given["labels"]))
-    command = c.UpdateConversation(conversation=id, by=author(who), **fields)
+    command = c.UpdateConversation(conversation=id, by=who.author, **fields)
     return raw((await _ask(gateway, who, id, command)).conversation)
 
 
@@ -216,7 +212,7 @@ async def send(
     who.require(SCOPE)
     command = c.SendMessage(
         conversation=id,
-        author=author(who),
+        author=who.author,
         text=body.text,
         client_id=body.client_id or idempotency_key or fresh_client_id(),
         kind=body.kind,
@@ -231,7 +227,7 @@ async def send(
 async def read(gateway: Services, who: Who, id: str, body: ReadUpTo | None = None) -> Response:
     who.require(SCOPE)
     seq = body.seq if body is not None and body.seq is not None else 2**31
-    return raw((await _ask(gateway, who, id, c.MarkRead(conversation=id, seq=seq, by=author(who)))).conversation)
+    return raw((await _ask(gateway, who, id, c.MarkRead(conversation=id, seq=seq, by=who.author))).conversation)
 
 
 @router.post("/{id}/typing", status_code=204, summary="I am typing")
@@ -239,7 +235,7 @@ async def typing(gateway: Services, who: Who, id: str, body: TypingOn | None = N
     who.require(SCOPE)
     await _ask(gateway, who, id, c.GetConversation(conversation=id))
     on = body.on if body is not None else True
-    by: dict[str, str | None] = {"type": "agent", "id": who.id, "name": who.name}
+    by = who.author
     gateway.presence.typing(who.tenant, id, on=on, by=by, but=None)
     gateway.presence.customer_sees_typing(who.tenant, gateway.stream_of_conversation(id), on=on)
     return Response(status_code=204)

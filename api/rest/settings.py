@@ -11,7 +11,6 @@ from api.accounts import EMAIL_CLAIM
 from api.auth import Principal, key_id, new_key
 from api.context import Gateway
 from api.passwords import hash_password
-from api.rest.conversations import author
 from api.rest.deps import Services, Who, json
 from channels.registry import adapter_for
 from hub import commands as c
@@ -60,7 +59,7 @@ async def save(gateway: Gateway, who: Principal, setting: Setting, *, new: bool)
     kind = KINDS[type(setting)]
     id = setting.id
     command = c.PutSetting(
-        kind=kind, id=id, document=gateway.vault.encode(setting), by=author(who), if_revision=0 if new else None
+        kind=kind, id=id, document=gateway.vault.encode(setting), by=who.author, if_revision=0 if new else None
     )
     done = await gateway.ask(who.tenant, gateway.settings_stream(who.tenant), command)
     await gateway.reach(done)
@@ -68,7 +67,7 @@ async def save(gateway: Gateway, who: Principal, setting: Setting, *, new: bool)
 
 
 async def remove(gateway: Gateway, who: Principal, kind: type[Setting], id: str) -> None:
-    command = c.RemoveSetting(kind=KINDS[kind], id=id, by=author(who))
+    command = c.RemoveSetting(kind=KINDS[kind], id=id, by=who.author)
     done = await gateway.ask(who.tenant, gateway.settings_stream(who.tenant), command)
     await gateway.reach(done)
     gateway.accounts.forget(KINDS[kind], id)

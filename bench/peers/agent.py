@@ -7,23 +7,40 @@ import json
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from bench.peers.socket import Socket
 from bench.words import find
 
-_POSITION = b'"position":"'
-_RECEIVED = b'"event":{"type":"message.received"'
-_MESSAGE = b',"message":{"id":"'
-_SEQ = b'"seq":'
+
+class Message(msgspec.Struct):
+    seq: int
+    text: str | None = None
+
+
+class Event(msgspec.Struct):
+    type: str
+    message: Message | None = None
+
+
+class Frame(msgspec.Struct):
+    """What a measuring agent reads of any frame of the stream."""
+
+    type: str
+    position: str | None = None
+    recovered: bool = True
+    event: Event | None = None
 
 
 class Agent(Socket):
     """`seen(number, conversation, seq, at)` is called for each delivery of a message of this run."""
 
-    def __init__(self, url: str, key: str, mark: bytes, seen: Callable[[int, int, int, float], None]) -> None:
+    def __init__(self, url: str, key: str, mark: str, seen: Callable[[int, int, int, float], None]) -> None:
         super().__init__(url)
         self._key = key
         self._mark = mark
         self._seen = seen
+        self._decode = msgspec.json.Decoder(Frame).decode
         self.position: str | None = None
         self.resyncs = 0
         self.subscribed = asyncio.Event()
@@ -34,25 +51,19 @@ class Agent(Socket):
 
     def text(self, raw: bytes) -> None:
         at = time.perf_counter()
-        if raw.startswith(b'{"type":"event"'):
-            start = raw.index(_POSITION) + len(_POSITION)
-            self.position = raw[start : raw.index(b'"', start)].decode()
-            if _RECEIVED in raw:
-                self._received(raw, at)
-            return
-        frame = json.loads(raw)
-        if frame["type"] == "subscribed":
+        frame = self._decode(raw)
+        if frame.event is not None:
+            self.position = frame.position
+            if frame.event.type == "message.received" and frame.event.message is not None:
+                self._received(frame.event.message, at)
+        elif frame.type == "subscribed":
             if self.position is None:
-                self.position = frame["position"]
-            if not frame["recovered"]:
+                self.position = frame.position
+            if not frame.recovered:
                 self.resyncs += 1
             self.subscribed.set()
 
-    def _received(self, raw: bytes, at: float) -> None:
-        message = raw.rindex(_MESSAGE)
-        found = find(raw[message:], self._mark)
-        if found is None:
-            return
-        start = raw.index(_SEQ, message) + len(_SEQ)
-        seq = int(raw[start : raw.index(b",", start)])
-        self._seen(found[1], found[0], seq, at)
+    def _received(self, message: Message, at: float) -> None:
+        found = find(message.text or "", self._mark)
+        if found is not None:
+            self._seen(found[1], found[0], message.seq, at)
