@@ -12,6 +12,7 @@ from api.fanout import Fanout
 from api.limits import RateLimits
 from api.metrics import GatewayMetrics
 from api.presence import Presence
+from hub import positions
 from hub.clock import SystemClock
 from hub.commands import Answer, Command, Done, GetConversation, Invocation, Refused
 from hub.config import Config
@@ -129,6 +130,16 @@ class Gateway:
         if written > self._reached.get(number, 0):
             await self.router.reach(number, written)
             self._reached[number] = max(written, self._reached.get(number, 0))
+
+    def promised(self, position: str) -> None:
+        """A session follows from `position` on: what came before it must be in the lists it loads next."""
+        for partition, offset in (positions.decode(position) or {}).items():
+            self._written[partition] = max(offset, self._written.get(partition, 0))
+
+    async def position_of_views(self, tenant: str) -> str:
+        """From where on to subscribe, after a list that is read later than this."""
+        number = tenant_partition(tenant, self.store.partitions)
+        return positions.one(number, await self.store.views.checkpoint(number))
 
     async def reach(self, done: Done) -> None:
         """Return once the views and settings show what `done` speaks of."""

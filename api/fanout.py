@@ -26,6 +26,7 @@ RECENT_MAX_PUBLICATIONS = 2_000
 HELD_MAX_FEEDS = 10_000
 CATCHING_MAX_PUBLICATIONS = 50_000
 RESYNC_RETRY_S = 0.1
+AHEAD_TIMEOUT_S = 2.0
 INBOX = "inbox"
 
 
@@ -72,6 +73,15 @@ class PartitionFeed:
         self.head: int | None = None
         self.held: list[Feed] = []
         self.resyncing = False
+        self.awaited: list[tuple[int, asyncio.Future[None]]] = []
+
+    def advance(self, head: int) -> None:
+        self.head = head
+        if self.awaited:
+            for offset, reached in self.awaited:
+                if offset <= head and not reached.done():
+                    reached.set_result(None)
+            self.awaited = [waiting for waiting in self.awaited if not waiting[1].done()]
 
 
 class Fanout:
@@ -164,7 +174,7 @@ class Fanout:
         for item in items:
             if item.offset > head:
                 self._deliver(item, state)
-        state.head = max(head, upto)
+        state.advance(max(head, upto))
 
     def _resync(self, number: int, state: PartitionFeed, upto: int) -> None:
         if state.resyncing:
@@ -250,7 +260,7 @@ class Fanout:
             return None
         after, upto = wanted[number], head[number]
         if after >= upto:
-            return [] if after == upto else None
+            return [] if await self._reached(number, after) else None
         items = self._recent(tenant, after, upto)
         if items is None:
             try:
@@ -258,6 +268,20 @@ class Fanout:
             except NotFound:
                 return None
         return [item for item in items if _concerns(topic, item)]
+
+    async def _reached(self, partition: int, offset: int) -> bool:
+        """A position given by another gateway, or by a list, may be a moment ahead of what we have passed on."""
+        state = self._partition(partition)
+        if (state.head or 0) >= offset:
+            return True
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        state.awaited.append((offset, reached))
+        try:
+            async with asyncio.timeout(AHEAD_TIMEOUT_S):
+                await reached
+        except TimeoutError:
+            return False
+        return True
 
     def _recent(self, tenant: str, after: int, upto: int) -> list[Publication] | None:
         recent = self._tenants[tenant].recent

@@ -209,6 +209,7 @@ class AgentStream:
         fanout, tenant, topic = self._gateway.fanout, self._who.tenant, subscription.topic
         try:
             now = await fanout.subscribe(tenant, subscription)
+            self._gateway.promised(now)
             missed: list[Publication] | None = []
             if since is not None:
                 missed = await fanout.missed(tenant, topic, since, now)
@@ -220,7 +221,7 @@ class AgentStream:
             partition = next(iter(positions.decode(now) or {0: 0}))
             for item in missed or ():
                 self._session.write(frame(topic, item, positions.one(partition, item.offset)))
-            fanout.caught_up(subscription, now)
+            fanout.caught_up(subscription, positions.latest(now, start))
         except HubError as error:
             fanout.unsubscribe(tenant, subscription)
             self._subscriptions.pop(topic, None)

@@ -20,6 +20,12 @@ def one(partition: int, offset: int) -> str:
     return f"{partition}-{offset}"
 
 
+def latest(one: str, other: str) -> str:
+    """The position of one who has seen what either has."""
+    first, second = decode(one) or {}, decode(other) or {}
+    return encode({p: max(first.get(p, 0), second.get(p, 0)) for p in first | second})
+
+
 def decode(token: str) -> dict[int, int] | None:
     """Offsets by partition, or None where this never was a position."""
     if not _TOKEN.match(token):

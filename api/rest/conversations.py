@@ -112,10 +112,12 @@ async def listing(
         before=read_cursor(cursor),
         limit=limit + 1,
     )
+    position = await gateway.position_of_views(who.tenant)
     rows = await gateway.store.views.conversations(query)
     more = len(rows) > limit
     rows = rows[:limit]
-    return page([row.body for row in rows], write_cursor(rows[-1].updated_at, rows[-1].id) if more else None)
+    following = write_cursor(rows[-1].updated_at, rows[-1].id) if more else None
+    return page([row.body for row in rows], following, position=position)
 
 
 @router.post("", status_code=201, summary="Write first: start a conversation, or join the one there is")

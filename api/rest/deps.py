@@ -56,9 +56,10 @@ def json(value: Any, status: int = 200) -> Response:
     return raw(msgspec.json.encode(value), status)
 
 
-def page(items: Sequence[bytes], next_cursor: str | None) -> Response:
-    """A list of things that are JSON already."""
-    return raw(b'{"items":[' + b",".join(items) + b'],"next_cursor":' + msgspec.json.encode(next_cursor) + b"}")
+def page(items: Sequence[bytes], next_cursor: str | None, *, position: str | None = None) -> Response:
+    """A list of things that are JSON already. `position`: subscribe from there and nothing since is missing."""
+    end = {"next_cursor": next_cursor} if position is None else {"next_cursor": next_cursor, "position": position}
+    return raw(b'{"items":[' + b",".join(items) + b"]," + msgspec.json.encode(end)[1:])
 
 
 def write_cursor(updated_at: int, id: str) -> str:

@@ -210,8 +210,35 @@ async def test_a_position_resumes_without_a_gap(hub: HubProcess) -> None:
                 if message["text"].startswith(mark):
                     seen.append(message["seq"])
             assert seen == [1, 2, 3, 4, 5]
-        async with agent_stream(hub, position="999-1") as stream:
-            assert stream.subscribed["recovered"] is False
+        for never in ("999-1", f"{position.partition('-')[0]}-{10**9}"):
+            async with agent_stream(hub, position=never) as stream:
+                assert stream.subscribed["recovered"] is False
+
+
+async def test_a_list_and_the_stream_fit_together_without_a_gap(hub: HubProcess) -> None:
+    """Whoever loads a list and subscribes from its position sees each message in one of the two."""
+    mark = secrets.token_hex(4)
+    async with client(hub) as http:
+
+        async def write() -> None:
+            for n in range(60):
+                item = {"external_id": f"{mark}{n}", "from": f"{mark}{n}", "text": f"{mark} {n}"}
+                assert (await http.post("/v1/channels/demo-api/inbound", json=item)).status_code == 201
+
+        writing = asyncio.create_task(write())
+        while not writing.done():
+            listed = (await http.get("/v1/conversations", params={"q": mark, "limit": 100})).json()
+            async with agent_stream(hub, position=listed["position"]) as stream:
+                assert stream.subscribed["recovered"] is True
+                # Its own message marks the end of what this subscription has to show.
+                end = {"external_id": secrets.token_hex(4), "from": mark, "text": "end"}
+                last = (await http.post("/v1/channels/demo-api/inbound", json=end)).json()["message"]
+                known = {item["last_message"]["text"] for item in listed["items"]}
+                while (message := (await stream.event("message.received"))["event"]["message"])["id"] != last:
+                    known.add(message["text"])
+                numbers = sorted(int(text.split()[1]) for text in known if text.startswith(mark))
+                assert numbers == list(range(len(numbers)))
+        await writing
 
 
 async def test_a_snooze_ends_by_itself_and_a_customer_reopens(hub: HubProcess) -> None:
