@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from hub.storage import TAKES
+
 PREFIX = "HUB_"
 
 
@@ -52,6 +54,13 @@ def _http_url(text: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError
     return text.rstrip("/")
+
+
+def _redis_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        raise ValueError
+    return text
 
 
 def _address(text: str) -> str:
@@ -97,9 +106,10 @@ OPTIONS: tuple[Option, ...] = (
         "storage",
         None,
         _text,
-        "sqlite:///FOLDER or memory:",
+        TAKES,
         "where the journal lives (default: SQLite in the data folder)",
     ),
+    Option("redis", None, _redis_url, "redis://HOST:PORT/DB", "what gateways share: limits, revocations, presence"),
     Option("shards", 1, _integer(1, 256), "a number from 1 to 256", "processes that own partitions"),
     Option("gateways", 1, _integer(1, 256), "a number from 1 to 256", "processes that take HTTP and WebSocket"),
     Option(
@@ -142,6 +152,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     data_dir: Path
     storage: str
+    redis: str | None
     shards: int
     gateways: int
     partitions: int | None

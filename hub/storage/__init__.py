@@ -7,6 +7,7 @@ from pathlib import Path
 from hub.ports import Store
 
 PARTITIONS_DEFAULT = 16
+TAKES = "sqlite:///FOLDER, postgresql://USER:PASSWORD@HOST/NAME, mongodb://HOST/NAME or memory:"
 
 
 async def open_store(url: str, *, partitions: int | None = None) -> Store:
@@ -20,4 +21,12 @@ async def open_store(url: str, *, partitions: int | None = None) -> Store:
         from hub.storage.sqlite.store import SqliteStore
 
         return await SqliteStore.open(Path(rest[2:]), partitions)
-    raise ValueError(f"storage {url!r} is not known: takes sqlite:///FOLDER or memory:")
+    if scheme in ("postgresql", "postgres"):
+        from hub.storage.postgres.store import PostgresStore
+
+        return await PostgresStore.open(url, partitions)
+    if scheme in ("mongodb", "mongodb+srv"):
+        from hub.storage.mongo.store import MongoStore
+
+        return await MongoStore.open(url, partitions)
+    raise ValueError(f"storage {url!r} is not known: takes {TAKES}")

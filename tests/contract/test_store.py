@@ -28,14 +28,15 @@ from hub.ports import (
     ViewBatch,
 )
 from hub.storage import open_store
+from tests.contract.homes import HOMES, fresh_home
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=HOMES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    url = "memory:" if request.param == "memory" else f"sqlite://{tmp_path}"
-    opened = await open_store(url, partitions=4)
-    yield opened
-    await opened.close()
+    async with fresh_home(request.param, tmp_path) as url:
+        opened = await open_store(url, partitions=4)
+        yield opened
+        await opened.close()
 
 
 def records(first: int, *streams: str, body: bytes = b"x") -> list[StoredRecord]:
@@ -303,5 +304,5 @@ async def test_a_writer_killed_in_the_middle_lost_nothing_it_acknowledged(tmp_pa
 
 
 async def test_a_url_nobody_knows_is_refused_in_one_line() -> None:
-    with pytest.raises(ValueError, match="takes sqlite"):
+    with pytest.raises(ValueError, match="takes sqlite:///FOLDER, postgresql"):
         await open_store("oracle://x")
