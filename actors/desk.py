@@ -16,7 +16,7 @@ from actors.follower import Follower
 from actors.host import Host
 from actors.readers.courier import Sender
 from actors.wire import Disconnected, Link, Listener
-from hub.clock import SystemClock
+from hub.clock import Clock, SystemClock
 from hub.codec import decode_invocations, encode
 from hub.errors import Unavailable
 from hub.ports import Store
@@ -33,7 +33,15 @@ _mark = msgspec.msgpack.Decoder(tuple[int, int])
 
 class Desk:
     def __init__(
-        self, name: str, node: str, incarnation: int, *, store: Store, keyring: Keyring, sender: Sender
+        self,
+        name: str,
+        node: str,
+        incarnation: int,
+        *,
+        store: Store,
+        keyring: Keyring,
+        sender: Sender,
+        clock: Clock | None = None,
     ) -> None:
         self._name = name
         self._node = node
@@ -50,7 +58,7 @@ class Desk:
             incarnation=incarnation,
             store=store,
             keyring=keyring,
-            clock=SystemClock(),
+            clock=clock or SystemClock(),
             sender=sender,
             on_lost=lambda partition: self._spawn(self._reopen_if_mine(partition)),
         )
