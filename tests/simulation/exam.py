@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from actors.membership import BEAT_TIMEOUT_S
 from tests.simulation.cluster import Shard
+from tests.simulation.faults import CALM, Weather
 from tests.simulation.nemesis import NODES_MAX
+from tests.simulation.streams import Streamer
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -24,6 +26,10 @@ PAUSES_MAX_S = {
     "power": 10.0,
 }
 """The longest time in which nobody gets an answer from a partition. Confirmations are up to `WRITE_EVERY_S` apart."""
+STORE = Weather(slow=0.4, slow_max_s=0.06)
+"""A healthy one, whose writes now and then take as long as a disk or a network does."""
+PLANNED = ("join", "leave")
+"""A hand-over finishes what is under way: nothing is refused, nothing has to be asked twice."""
 SETTLED_WITHIN_S = 60.0
 
 
@@ -38,17 +44,25 @@ class Exam:
         name = world.rng.choice(sorted(possible))
         world.history.trouble(f"exam: {name}")
         began_s = world.loop.now_s
+        lives = {streamer: streamer.gateway.process for streamer in world.streamers}
+        before = self._hitches(world.streamers)
+        world.store.weather = STORE
         writing = world.loop.create_task(self._write())
         await asyncio.sleep(0.5)
         possible[name]()
         await self._until_settled()
         await asyncio.sleep(1.0)
         writing.cancel()
+        world.store.weather = CALM
         for partition, pause_s in self._pauses(began_s).items():
             world.history.note(f"longest pause of partition {partition}: {pause_s:.3f} s")
             world.pauses.append((name, pause_s))
             if pause_s > PAUSES_MAX_S[name] + WRITE_EVERY_S:
                 world.history.broken.append(f"{name}: partition {partition} was away for {pause_s:.3f} s")
+        # A gateway of a node that leaves sends its customers elsewhere, who ask again there.
+        hitches = self._hitches([s for s, life in lives.items() if s.gateway.process is life and s.gateway.alive]) - before
+        if name in PLANNED and hitches:
+            world.history.broken.append(f"{name}: {sorted(hitches)[:5]} were asked twice, though nobody died")
 
     def _possible(self) -> dict[str, Callable[[], object]]:
         cluster, nemesis = self._cluster, self._world.nemesis
@@ -76,10 +90,14 @@ class Exam:
         return [shard for shard in cluster.shards if shard.node in guarded and shard.name in assignment.owners]
 
     async def _write(self) -> None:
+        streamers = self._world.streamers
         while True:
-            for streamer in self._world.streamers:
+            for streamer in streamers:
                 streamer.write()
-            await asyncio.sleep(WRITE_EVERY_S)
+                await asyncio.sleep(WRITE_EVERY_S / len(streamers))
+
+    def _hitches(self, streamers: list[Streamer]) -> set[str]:
+        return {name for streamer in streamers for name in [*streamer.again, *streamer.repeated]}
 
     async def _until_settled(self) -> None:
         world, cluster = self._world, self._cluster

@@ -132,7 +132,8 @@ class Gateway(Role):
         asyncio.get_running_loop().create_task(self._attend(self.router, shard))
 
     async def _attend(self, router: Router, shard: str) -> None:
-        while shard in router.members:
+        link = router._links.get(shard)
+        while router._links.get(shard) is link:
             try:
                 _, heads = await router.attend(shard, self._tenants)
                 break
@@ -211,7 +212,9 @@ class Gateway(Role):
 
     async def _resume(self, session: Session) -> None:
         # A shard that does not know yet that it lost the partition may name an older head than ours: wait it out.
-        while any(offset > until for offset, until in zip(session.position.values(), self._heads(session), strict=True)):
+        while any(
+            offset > until for offset, until in zip(session.position.values(), self._heads(session), strict=True)
+        ):
             await asyncio.sleep(0.05)
         until = dict(zip(session.position, self._heads(session), strict=True))
         missed: list[tuple[int, Publication]] = []

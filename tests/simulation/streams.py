@@ -18,17 +18,17 @@ class Streamer:
 
     def __init__(self, town: Town, gateway: Gateway, partition: int) -> None:
         self._town = town
-        self._gateway = gateway
+        self.gateway = gateway
         self.partition = partition
         identity = f"tel:{gateway.name}-{partition}"
-        self.stream = customer_id(
-            secret=KEYRING.identity_secret, tenant=TENANT, identity=identity, partition=partition
-        )
+        self.stream = customer_id(secret=KEYRING.identity_secret, tenant=TENANT, identity=identity, partition=partition)
         self._identity = identity
         self._pause_s = town.rng.choice([0.1, 0.5, 2.0])
         self.sent: list[str] = []
         self.again: set[str] = set()
         """Those it had to send again: they may come later than what it sent after them."""
+        self.repeated: list[str] = []
+        """Those that the hub had taken before it confirmed them: somebody on the way had to ask twice."""
         self.confirmed_s: list[float] = []
 
     async def live(self) -> None:
@@ -55,10 +55,12 @@ class Streamer:
         cluster = self._town.cluster
         cluster.asking += 1
         try:
-            answer = await self._gateway.submit(invocation)
+            answer = await self.gateway.submit(invocation)
         finally:
             cluster.asking -= 1
         if answer is None or retryable(answer):
             self.again.add(name)
-            await cluster.insist(invocation)
+            answer = await cluster.insist(invocation)
+        if isinstance(answer, c.Done) and answer.duplicate:
+            self.repeated.append(name)
         self.confirmed_s.append(self._town.loop.now_s)
