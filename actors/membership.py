@@ -52,6 +52,8 @@ class Membership:
         self._expected = expected
         self._began = now
         self._decided_at = now
+        self._divided = False
+        """The first assignment has been made, by us or before us."""
         self._seats: dict[str, Seat] = {}
         self._moving: dict[int, float] = {}
         self._targets: list[str] = []
@@ -76,6 +78,7 @@ class Membership:
     def _adopt(self, known: Assignment, now: float) -> None:
         """We were restarted: the last word of our predecessor holds, and those it knew are expected back."""
         self.assignment = Assignment(known.version, known.owners, known.members)
+        self._divided = self._divided or any(known.owners)
         for member in known.members:
             if member.name not in self._seats:
                 self._seats[member.name] = Seat(member, now, False, now, now + RETURN_PATIENCE_S)
@@ -168,6 +171,7 @@ class Membership:
         seated = {seat_name(s.member): s.member.name for s in alive.values() if s.member.seat != STANDBY}
         if not seated or not self._enough(len(seated), now):
             return {}
+        self._divided = True
         releases: dict[str, list[int]] = {}
         owners = self.assignment.owners
         for partition, seat in enumerate(self._target(tuple(sorted(seated)))):
@@ -194,8 +198,7 @@ class Membership:
 
     def _enough(self, seated: int, now: float) -> bool:
         """Before the first assignment: everybody who is expected is there, or has been waited for long enough."""
-        first = not any(self.assignment.owners)
-        return not first or seated >= self._expected or now - self._began > FIRST_PATIENCE_S
+        return self._divided or seated >= self._expected or now - self._began > FIRST_PATIENCE_S
 
     # --- what others ask ------------------------------------------------------------------------------------------
 
