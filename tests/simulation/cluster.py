@@ -104,6 +104,7 @@ class Cluster:
         self._lives = 0
         self._nodes_made = 0
         self.asking = 0
+        store.is_owner = self._is_owner
 
     @property
     def shards(self) -> list[Shard]:
@@ -247,6 +248,10 @@ class Cluster:
         office = self.directory.office
         name = office.membership.assignment.owners[partition] if office is not None else ""
         return next((shard for shard in self.shards if shard.name == name), None)
+
+    def _is_owner(self, partition: int, process: str) -> bool:
+        owner = self.owner(partition)
+        return owner is not None and owner.process is not None and owner.process.name == process
 
     def unowned(self) -> list[str]:
         """What keeps this from being a hub in which every partition is open at its one owner."""

@@ -60,7 +60,9 @@ class Exam:
             if pause_s > PAUSES_MAX_S[name] + WRITE_EVERY_S:
                 world.history.broken.append(f"{name}: partition {partition} was away for {pause_s:.3f} s")
         # A gateway of a node that leaves sends its customers elsewhere, who ask again there.
-        hitches = self._hitches([s for s, life in lives.items() if s.gateway.process is life and s.gateway.alive]) - before
+        hitches = (
+            self._hitches([s for s, life in lives.items() if s.gateway.process is life and s.gateway.alive]) - before
+        )
         if name in PLANNED and hitches:
             world.history.broken.append(f"{name}: {sorted(hitches)[:5]} were asked twice, though nobody died")
 

@@ -43,6 +43,9 @@ class Weather(msgspec.Struct):
 
 CALM = Weather()
 
+FIGHTS_MAX = 3
+GHOST = "a ghost"
+
 
 class FaultyStore:
     """All ports of `inner`, seen through the weather."""
@@ -55,6 +58,10 @@ class FaultyStore:
         """Roles of processes that cannot reach the store."""
         self.holders: dict[int, tuple[int, str]] = {}
         """Of each partition: the newest epoch, and the process that took it."""
+        self.is_owner: Callable[[int, str], bool] = lambda partition, who: True
+        """As the directory has it; set by the cluster."""
+        self._had: set[tuple[int, str]] = set()
+        self._fights: dict[tuple[int, str], int] = {}
         self._loop = loop
         self._rng = rng
         self._history = history
@@ -87,7 +94,7 @@ class FaultyStore:
 
     def ghost(self, partition: int) -> None:
         """Somebody takes a partition and is never heard of again."""
-        self.took(partition, run_now(self.inner.journal.acquire(partition)), "a ghost")
+        self.took(partition, run_now(self.inner.journal.acquire(partition)), GHOST)
 
     def took(self, partition: int, owned: Ownership, who: str) -> None:
         self._history.note(f"{who} takes partition {partition}, epoch {owned.epoch}")
@@ -95,6 +102,15 @@ class FaultyStore:
         if owned.epoch <= epoch:
             self._history.broken.append(f"{who} took partition {partition} with epoch {owned.epoch}, as {before} had")
         self.holders[partition] = (owned.epoch, who)
+        if who not in (before, GHOST) and (partition, who) in self._had and not self.is_owner(partition, who):
+            self._fight(partition, who)
+        self._had.add((partition, who))
+
+    def _fight(self, partition: int, who: str) -> None:
+        """It had the partition, another process took it, it takes it back: that may have been on its way, but not often."""
+        fights = self._fights[partition, who] = self._fights.get((partition, who), 0) + 1
+        if fights == FIGHTS_MAX:
+            self._history.broken.append(f"{who} takes partition {partition} back again and again")
 
     def landed(self, append: Append, who: str) -> None:
         """Only the process that took the newest epoch may write, and only under that."""

@@ -20,6 +20,7 @@ from actors.membership import Membership, Seat
 from actors.partition import Partition
 from actors.readers import courier, views
 from actors.readers.publisher import Outbox
+from actors.router import Router
 from actors.timers import Timers
 from hub.commands import BeginDelivery, FireTimer
 from hub.events import ConversationUpdated, DeliveryStarted, MessageReceived
@@ -445,12 +446,13 @@ def a_new_owner_is_asked_while_the_old_one_still_is(patch: Patch) -> None:
 
 @mutation
 def a_call_to_a_stopped_shard_is_waited_for(patch: Patch) -> None:
-    assign = Lanes.assign
+    def patient(self: Router, assignment: Assignment) -> None:
+        if all(assignment.owners):
+            self.lanes.assign(assignment.owners, {*self.members, *self.lanes._lanes})
+            for member in assignment.shards():
+                self._connect_soon(member)
 
-    def patient(self: Lanes, owners: list[str], alive: set[str]) -> None:
-        assign(self, owners, {*alive, *self._lanes})
-
-    patch(Lanes, "assign", patient)
+    patch(Router, "_assigned", patient)
 
 
 @mutation

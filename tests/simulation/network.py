@@ -18,8 +18,8 @@ from actors.wire import UNACKNOWLEDGED_MAX_MS
 from tests.simulation.history import History
 from tests.simulation.loop import PROCESS, Process, VirtualLoop
 
-LATENCY_MIN_S = 0.0001
-LATENCY_MAX_S = 0.0015
+LATENCIES_MAX_S = [0.0003, 0.0015, 0.02]
+"""Connections differ: what two processes tell a third one may arrive in any order."""
 CUT_LOOK_EVERY_S = 0.2
 
 
@@ -56,9 +56,10 @@ class Server:
 class End:
     """One end of a connection: what asyncio calls a transport."""
 
-    def __init__(self, network: Network, process: Process) -> None:
+    def __init__(self, network: Network, process: Process, latency_max_s: float) -> None:
         self.network = network
         self.process = process
+        self._latency_max_s = latency_max_s
         self.protocol: Any = None
         self.peer: End | None = None
         self.gone = False
@@ -112,7 +113,7 @@ class End:
 
     def _due_s(self) -> float:
         network = self.network
-        due_s = network.loop.now_s + network.rng.uniform(LATENCY_MIN_S, LATENCY_MAX_S)
+        due_s = network.loop.now_s + network.rng.uniform(0.5, 1.0) * self._latency_max_s
         if network.draws(network.traffic.slow):
             due_s += network.rng.uniform(0, network.traffic.slow_max_s)
         self._arrives_s = max(self._arrives_s, due_s)
@@ -200,14 +201,15 @@ class Network:
     async def connect(self, factory: Callable[[], Any], port: int) -> tuple[End, Any]:
         process = PROCESS.get()
         assert process is not None
-        await asyncio.sleep(self.rng.uniform(LATENCY_MIN_S, LATENCY_MAX_S) * 2)
+        latency_max_s = self.rng.choice(LATENCIES_MAX_S)
+        await asyncio.sleep(latency_max_s * 2)
         server = self.servers.get(port)
         while server is not None and self.are_cut(process, server.process):
             await asyncio.sleep(CUT_LOOK_EVERY_S)
             server = self.servers.get(port)
         if server is None:
             raise ConnectionRefusedError
-        here, there = End(self, process), End(self, server.process)
+        here, there = End(self, process, latency_max_s), End(self, server.process, latency_max_s)
         here.peer, there.peer = there, here
         self.ends |= {here: None, there: None}
         here.protocol = factory()
