@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import signal
 import sys
@@ -16,10 +17,14 @@ from hub.config import Config, InvalidSetting
 from hub.sealing import load_secret
 from hub.storage import open_store
 
+log = logging.getLogger("hub.serve")
+
 
 def serve(config: Config) -> int:
     logs.configure(config.log_level, "hub")
     began = time.monotonic()
+    if config.gateways > 1 and config.redis is None:
+        log.warning("%d gateways and no --redis: limits and presence are each gateway's own", config.gateways)
     lock = _lock(config)
     _check_port(config)
     partitions = asyncio.run(_prepare(config))

@@ -84,7 +84,7 @@ class Shared(Protocol):
     async def close(self) -> None: ...
 
 
-PRESENT_MAX_COUNT = 100
+PRESENT_MAX_COUNT = 1_000
 
 
 def open_shared(url: str | None, *, installation: str, per_minute: int) -> Shared:
