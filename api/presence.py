@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
 
 import msgspec
 
-from api.fanout import Fanout, Subscription
 from api.sessions import Session
 from hub.model import Author
 from hub.shared import Shared
@@ -25,6 +24,19 @@ RENEW_BATCH_SESSIONS = 200
 RENEW_PAUSE_S = 0.05
 SAME_WITHIN_S = 1.0
 SAID_MAX_COUNT = 10_000
+
+
+class Follower(Protocol):
+    """A session's interest in a topic; a `Subscription` is one."""
+
+    session: Session
+    topic: str
+
+
+class Followers(Protocol):
+    """Who follows what, at this gateway; the `Fanout` knows."""
+
+    def followers(self, tenant: str, topic: str) -> Sequence[Follower]: ...
 
 
 class Sign(msgspec.Struct, array_like=True):
@@ -57,7 +69,9 @@ class Attendance:
 
 
 class Presence:
-    def __init__(self, gateway: str, fanout: Fanout, shared: Shared, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, gateway: str, fanout: Followers, shared: Shared, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._gateway = gateway
         self._fanout = fanout
         self._shared = shared
@@ -170,7 +184,7 @@ class Presence:
     def _show(self, tenant: str, sign: Sign, but: Session | None) -> None:
         """To followers of the conversation and of the inbox that lists it, each session once, and to its customer."""
         told: set[int] = set() if but is None else {id(but)}
-        groups: list[Subscription] = [
+        groups = [
             *self._fanout.followers(tenant, f"conversation:{sign.conversation}"),
             *self._fanout.followers(tenant, "inbox"),
         ]

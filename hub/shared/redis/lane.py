@@ -27,6 +27,7 @@ QUEUE_MAX_COMMANDS = 10_000
 BATCH_MAX_COMMANDS = 500
 CALL_TIMEOUT_S = 0.5
 PROBE_EVERY_S = 0.5
+CANCEL_AGAIN_EVERY_S = 0.05
 CONNECTIONS_MAX_COUNT = 4
 FAILURES = (RedisError, OSError, TimeoutError)
 
@@ -44,6 +45,15 @@ def connect(url: str) -> Redis:
         max_connections=CONNECTIONS_MAX_COUNT,
         protocol=2,
     )
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel until it is over: the client library takes a cancellation for itself when it comes as it connects."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait((task,), timeout=CANCEL_AGAIN_EVERY_S)
+    if not task.cancelled():
+        task.exception()
 
 
 class Lane:
@@ -73,8 +83,7 @@ class Lane:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
         self._turn_away(list(self._queue))
         self._queue.clear()
         await self._client.aclose()
@@ -117,7 +126,8 @@ class Lane:
         if not self._queue and not self._slow:
             self._wake.clear()
             try:
-                await asyncio.wait_for(self._wake.wait(), PROBE_EVERY_S)
+                async with asyncio.timeout(PROBE_EVERY_S):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
 

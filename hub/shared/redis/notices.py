@@ -6,11 +6,12 @@ A notice is told once or not at all: whoever follows must be right without it, o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from typing import Any
 
 from hub.shared import Hear
-from hub.shared.redis.lane import CALL_TIMEOUT_S, FAILURES, Lane, connect
+from hub.shared.redis.lane import CALL_TIMEOUT_S, FAILURES, Lane, connect, end
 
 QUIET_PING_S = 1.0
 QUIET_MAX_PINGS = 3
@@ -35,8 +36,7 @@ class RedisNotices:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
         await self._client.aclose()
 
     def tell(self, topic: str, notice: bytes) -> None:
@@ -62,8 +62,9 @@ class RedisNotices:
                 self.errors += 1
             finally:
                 self.listening.clear()
-                following.cancel()
-                await asyncio.gather(following, pubsub.aclose(), return_exceptions=True)
+                await end(following)
+                with contextlib.suppress(*FAILURES):
+                    await pubsub.aclose()
             await self._client.connection_pool.disconnect(inuse_connections=True)
             await asyncio.sleep(RECONNECT_EVERY_S)
 
