@@ -184,6 +184,23 @@ async def test_a_notice_reaches_those_who_follow_its_topic_in_other_gateways(
     await until(lambda: heard == [b"1", b"2"])
 
 
+async def test_a_notice_that_cannot_be_taken_does_not_deafen(pair: tuple[RedisServer, Shared, Shared]) -> None:
+    _, one, two = pair
+    heard: list[bytes] = []
+
+    def hear(notice: bytes) -> None:
+        heard.append(notice)
+        raise ValueError("of another version")
+
+    two.notices.follow("a", hear)
+
+    def twice() -> bool:
+        one.notices.tell("a", b"x")
+        return len(heard) >= 2
+
+    await until(twice)
+
+
 async def test_two_installations_on_one_server_do_not_meet(server: RedisServer) -> None:
     homes = [open_shared(server.url, installation=name, per_minute=1) for name in ("one", "two")]
     for home in homes:

@@ -8,6 +8,7 @@ second. The probe is a write: a server that is full or read-only would answer a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -29,7 +30,6 @@ CALL_TIMEOUT_S = 0.5
 PROBE_EVERY_S = 0.5
 CANCEL_AGAIN_EVERY_S = 0.05
 CONNECTIONS_MAX_COUNT = 4
-FAILURES = (RedisError, OSError, TimeoutError)
 
 Argument = str | bytes | int | float
 _Waiting = tuple[tuple[Argument, ...], "asyncio.Future[Any] | None"]
@@ -149,7 +149,7 @@ class Lane:
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 answers = await pipe.execute(raise_on_error=False)
-        except FAILURES as error:
+        except Exception as error:  # whatever a broken connection makes the client library raise: the lane outlives it
             await self._failed(error, batch)
             return
         finally:
@@ -178,7 +178,8 @@ class Lane:
         self._failing = True
         self._turn_away([*batch, *self._queue])
         self._queue.clear()
-        await self._client.connection_pool.disconnect(inuse_connections=True)
+        with contextlib.suppress(Exception):
+            await self._client.connection_pool.disconnect(inuse_connections=True)
 
     def _turn_away(self, waiting: list[_Waiting]) -> None:
         for _, future in waiting:

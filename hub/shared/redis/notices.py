@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from typing import Any
 
 from hub.shared import Hear
-from hub.shared.redis.lane import CALL_TIMEOUT_S, FAILURES, Lane, connect, end
+from hub.shared.redis.lane import CALL_TIMEOUT_S, Lane, connect, end
+
+log = logging.getLogger("hub.shared")
 
 QUIET_PING_S = 1.0
 QUIET_MAX_PINGS = 3
@@ -58,14 +61,15 @@ class RedisNotices:
             following = asyncio.get_running_loop().create_task(self._follow(pubsub))
             try:
                 await self._listen(pubsub, following)
-            except FAILURES:
+            except Exception as error:  # whatever a broken connection makes the client library raise: connect anew
                 self.errors += 1
+                log.info("notices are not heard (%s): connecting again", type(error).__name__)
             finally:
                 self.listening.clear()
                 await end(following)
-                with contextlib.suppress(*FAILURES):
+                with contextlib.suppress(Exception):
                     await pubsub.aclose()
-            await self._client.connection_pool.disconnect(inuse_connections=True)
+                    await self._client.connection_pool.disconnect(inuse_connections=True)
             await asyncio.sleep(RECONNECT_EVERY_S)
 
     async def _follow(self, pubsub: Any) -> None:
@@ -83,7 +87,7 @@ class RedisNotices:
             await self._changed.wait()
 
     async def _listen(self, pubsub: Any, following: asyncio.Task[None]) -> None:
-        """Raises what `FAILURES` lists once the connection is of no use."""
+        """Raises once the connection is of no use."""
         quiet = 0
         while quiet <= QUIET_MAX_PINGS:
             if following.done():
@@ -106,5 +110,9 @@ class RedisNotices:
         if message["type"] != "message" or message["data"].startswith(self._origin):
             return
         hear = self._hear.get(message["channel"].decode())
-        if hear is not None:
+        if hear is None:
+            return
+        try:
             hear(message["data"][ORIGIN_BYTES:])
+        except Exception:
+            log.exception("a notice could not be taken: is another gateway of another version?")
