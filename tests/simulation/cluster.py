@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from actors.assignment import Assignment
 from actors.desk import Desk
 from actors.host import Host
 from actors.office import Office
@@ -104,7 +105,6 @@ class Cluster:
         self._lives = 0
         self._nodes_made = 0
         self.asking = 0
-        store.is_owner = self._is_owner
 
     @property
     def shards(self) -> list[Shard]:
@@ -147,6 +147,7 @@ class Cluster:
             )
         )
         self._listen_to(desk.host)
+        self._watch_fences(desk)
         process.spawn(desk.open(shard.name, self.find))
 
     def _start_directory(self, directory: Directory) -> None:
@@ -249,10 +250,6 @@ class Cluster:
         name = office.membership.assignment.owners[partition] if office is not None else ""
         return next((shard for shard in self.shards if shard.name == name), None)
 
-    def _is_owner(self, partition: int, process: str) -> bool:
-        owner = self.owner(partition)
-        return owner is not None and owner.process is not None and owner.process.name == process
-
     def unowned(self) -> list[str]:
         """What keeps this from being a hub in which every partition is open at its one owner."""
         office, wrong = self.directory.office, []
@@ -290,6 +287,28 @@ class Cluster:
             return answers
 
         host.submit = listened  # type: ignore[method-assign]
+
+    def _watch_fences(self, desk: Desk) -> None:
+        """Whom another owner fenced asks the directory before it takes the partition again."""
+        fenced: set[int] = set()
+        on_lost, assigned, opening = desk.host._on_lost, desk._assigned, desk.host._open
+        assert on_lost is not None
+
+        def lost(partition: int) -> None:
+            self._history.trouble(f"{desk.host.name} lost partition {partition}")
+            fenced.add(partition)
+            on_lost(partition)
+
+        def heard(assignment: Assignment) -> None:
+            fenced.clear()
+            assigned(assignment)
+
+        async def watched(partition: int) -> None:
+            if partition in fenced:
+                self._history.broken.append(f"{desk.host.name} takes partition {partition} back without asking")
+            await opening(partition)
+
+        desk.host._on_lost, desk._assigned, desk.host._open = lost, heard, watched  # type: ignore[method-assign]
 
     # --- calls ----------------------------------------------------------------------------------------------------
 

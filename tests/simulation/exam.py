@@ -28,6 +28,7 @@ PAUSES_MAX_S = {
 """The longest time in which nobody gets an answer from a partition. Confirmations are up to `WRITE_EVERY_S` apart."""
 STORE = Weather(slow=0.4, slow_max_s=0.06)
 """A healthy one, whose writes now and then take as long as a disk or a network does."""
+LAGS_S = [0.0, 0.1, 0.5]
 PLANNED = ("join", "leave")
 """A hand-over finishes what is under way: nothing is refused, nothing has to be asked twice."""
 SETTLED_WITHIN_S = 60.0
@@ -54,6 +55,7 @@ class Exam:
         await asyncio.sleep(1.0)
         writing.cancel()
         world.store.weather = CALM
+        world.network.lags.clear()
         for partition, pause_s in self._pauses(began_s).items():
             world.history.note(f"longest pause of partition {partition}: {pause_s:.3f} s")
             world.pauses.append((name, pause_s))
@@ -75,13 +77,27 @@ class Exam:
             exams["kill"] = lambda: cluster.kill(shard)
             exams["stop"] = lambda: nemesis.stop(shard, seconds=6.0)
         if len(cluster.nodes) < NODES_MAX:
-            exams["join"] = cluster.add_node
+            exams["join"] = self._join
         free = [node for node in cluster.nodes if any(gateway.node != node for gateway in cluster.gateways)]
         if len(cluster.nodes) > 1 and free:
             node = self._world.rng.choice(free)
-            exams["leave"] = lambda: nemesis._begin(cluster.drain_node(node))
+            exams["leave"] = lambda: self._leave(node)
             exams["power"] = lambda: cluster.power_off(node)
         return exams
+
+    def _join(self) -> None:
+        self._lag(self._cluster.shards)
+        self._cluster.add_node()
+
+    def _leave(self, node: str) -> None:
+        self._lag(self._cluster.nodes[node])
+        self._world.nemesis._begin(self._cluster.drain_node(node))
+
+    def _lag(self, owners: list[Shard]) -> None:
+        """One gateway is far from the old owners: what it has asked them is refused when others know better already."""
+        gateway = self._world.rng.choice(self._world.gateways)
+        for shard in owners:
+            self._world.network.lags[frozenset((gateway.name, shard.name))] = self._world.rng.choice(LAGS_S)
 
     def _guarded(self) -> list[Shard]:
         """Owners with a standby on their node."""
@@ -99,7 +115,7 @@ class Exam:
                 await asyncio.sleep(WRITE_EVERY_S / len(streamers))
 
     def _hitches(self, streamers: list[Streamer]) -> set[str]:
-        return {name for streamer in streamers for name in [*streamer.again, *streamer.repeated]}
+        return {name for streamer in streamers for name in streamer.hitches}
 
     async def _until_settled(self) -> None:
         world, cluster = self._world, self._cluster

@@ -43,7 +43,6 @@ class Weather(msgspec.Struct):
 
 CALM = Weather()
 
-FIGHTS_MAX = 3
 GHOST = "a ghost"
 
 
@@ -58,10 +57,6 @@ class FaultyStore:
         """Roles of processes that cannot reach the store."""
         self.holders: dict[int, tuple[int, str]] = {}
         """Of each partition: the newest epoch, and the process that took it."""
-        self.is_owner: Callable[[int, str], bool] = lambda partition, who: True
-        """As the directory has it; set by the cluster."""
-        self._had: set[tuple[int, str]] = set()
-        self._fights: dict[tuple[int, str], int] = {}
         self._loop = loop
         self._rng = rng
         self._history = history
@@ -102,15 +97,6 @@ class FaultyStore:
         if owned.epoch <= epoch:
             self._history.broken.append(f"{who} took partition {partition} with epoch {owned.epoch}, as {before} had")
         self.holders[partition] = (owned.epoch, who)
-        if who not in (before, GHOST) and (partition, who) in self._had and not self.is_owner(partition, who):
-            self._fight(partition, who)
-        self._had.add((partition, who))
-
-    def _fight(self, partition: int, who: str) -> None:
-        """It had the partition, another process took it, it takes it back: that may have been on its way, but not often."""
-        fights = self._fights[partition, who] = self._fights.get((partition, who), 0) + 1
-        if fights == FIGHTS_MAX:
-            self._history.broken.append(f"{who} takes partition {partition} back again and again")
 
     def landed(self, append: Append, who: str) -> None:
         """Only the process that took the newest epoch may write, and only under that."""

@@ -46,6 +46,7 @@ BLOWS = [
     "power",
     "cut",
     "starve",
+    "lag",
 ]
 
 
@@ -131,6 +132,7 @@ class Nemesis:
             "power": self._power_off,
             "cut": self._cut,
             "starve": self._starve,
+            "lag": lambda: self._begin(self._lag(self._any(self._cluster.gateways).name, self._any_shard().name)),
         }
         while self.plan.blows:
             await asyncio.sleep(self._rng.expovariate(1 / self.plan.pause_s))
@@ -154,6 +156,7 @@ class Nemesis:
         self.over = True
         self._set(CALM, GOOD_MOOD, SMOOTH)
         self._network.mend_all()
+        self._network.lags.clear()
         self._store.cut_off.clear()
         for role in self._cluster.roles:
             if role.process is not None:
@@ -251,6 +254,13 @@ class Nemesis:
         await asyncio.sleep(self._rng.uniform(0.2, 15))
         self._network.mend(one, other)
         self._history.trouble(f"{one} and {other} reach each other again")
+
+    async def _lag(self, one: str, other: str) -> None:
+        pair = frozenset((one, other))
+        self._history.trouble(f"between {one} and {other} everything takes long")
+        self._network.lags[pair] = self._rng.choice([0.05, 0.5, 3.0])
+        await asyncio.sleep(self._rng.uniform(0.2, 15))
+        self._network.lags.pop(pair, None)
 
     def _starve(self) -> None:
         self._begin(self._cut_off(self._any_shard().name))

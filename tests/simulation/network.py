@@ -114,6 +114,7 @@ class End:
     def _due_s(self) -> float:
         network = self.network
         due_s = network.loop.now_s + network.rng.uniform(0.5, 1.0) * self._latency_max_s
+        due_s += network.lags.get(frozenset((self.process.role, self._peer.process.role)), 0.0)
         if network.draws(network.traffic.slow):
             due_s += network.rng.uniform(0, network.traffic.slow_max_s)
         self._arrives_s = max(self._arrives_s, due_s)
@@ -177,6 +178,8 @@ class Network:
         self.ends: dict[End, None] = {}
         self.owed: list[End] = []
         """Ends whose peer is still to hear that they are gone."""
+        self.lags: dict[frozenset[str], float] = {}
+        """Between these two roles everything takes so many seconds longer."""
         self._cuts: set[frozenset[str]] = set()
         self._silent: set[str] = set()
         self._port = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from hub import commands as c
+from hub.errors import Overloaded
 from hub.ids import customer_id
 from tests.simulation.cluster import KEYRING, retryable
 from tests.simulation.gateway import Gateway
@@ -27,8 +28,8 @@ class Streamer:
         self.sent: list[str] = []
         self.again: set[str] = set()
         """Those it had to send again: they may come later than what it sent after them."""
-        self.repeated: list[str] = []
-        """Those that the hub had taken before it confirmed them: somebody on the way had to ask twice."""
+        self.hitches: set[str] = set()
+        """Those that were refused, other than for being too many, or that the hub had taken before it confirmed them."""
         self.confirmed_s: list[float] = []
 
     async def live(self) -> None:
@@ -60,7 +61,9 @@ class Streamer:
             cluster.asking -= 1
         if answer is None or retryable(answer):
             self.again.add(name)
+            if not (isinstance(answer, c.Refused) and answer.code == Overloaded.code):
+                self.hitches.add(name)
             answer = await cluster.insist(invocation)
         if isinstance(answer, c.Done) and answer.duplicate:
-            self.repeated.append(name)
+            self.hitches.add(name)
         self.confirmed_s.append(self._town.loop.now_s)

@@ -40,7 +40,7 @@ QUIET_WITHIN_S = 250.0
 OWNED_WITHIN_S = 60.0
 """How long after healing every partition may still be without its owner: the longest patience of a hand-over, and more."""
 GATEWAYS = 2
-EXAMS = 0.3
+EXAMS = 0.5
 """In how many worlds a blow is struck after all others, to measure how long it is felt."""
 
 # Bounds that a short run would never reach, made small for some seeds. Each must be correct at any size.
