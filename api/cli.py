@@ -1,4 +1,4 @@
-"""The command line: `hub serve`, and operations on a running hub."""
+"""The command line: `hub serve`, operations on a running hub, and (`commands/`) on its store."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 
+from api.commands import backup, replay, restore
 from hub import __version__
 from hub.config import OPTIONS, InvalidSetting, load
 
@@ -47,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--url", default=os.environ.get("HUB_URL", "http://127.0.0.1:8000"), help="address of the hub")
     status.add_argument("--data-dir", default=os.environ.get("HUB_DATA_DIR", "data"), help="where secret.key is")
     status.set_defaults(run=_status)
+    for group in (backup, restore, replay):
+        group.register(commands)
     return parser
 
 
