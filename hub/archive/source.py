@@ -47,7 +47,7 @@ async def _header(store: Store, secret: str, now: int, base: Header | None) -> H
     numbers = range(store.partitions)
     heads = [await store.journal.head(number) for number in numbers]
     if base is not None:
-        await _check_base(store, heads, secret, base)
+        await _check_continues(store, heads, secret, base)
     return Header(
         version=VERSION,
         id=secrets.token_hex(8),
@@ -69,7 +69,7 @@ async def _tip(store: Store, partition: int, offset: int) -> bytes:
     return mark(found[0].body) if found else b"?"
 
 
-async def _check_base(store: Store, heads: list[int], secret: str, base: Header) -> None:
+async def _check_continues(store: Store, heads: list[int], secret: str, base: Header) -> None:
     if base.partitions != store.partitions or base.secret != secret:
         raise ArchiveError(f"archive {base.id} is of another installation; make a full backup")
     for number, (head, offset, tip) in enumerate(zip(heads, base.heads, base.tips, strict=True)):
