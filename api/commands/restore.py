@@ -95,6 +95,9 @@ def _writing_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--without-secret", action="store_true", help="the installation's secret is not here; do not check for it"
     )
+    parser.add_argument(
+        "--without-lists", action="store_true", help="leave it to the first start to make lists from the journal"
+    )
 
 
 async def _restore(args: argparse.Namespace) -> int:
