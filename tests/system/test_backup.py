@@ -36,6 +36,10 @@ async def lists(hub: HubProcess) -> dict[str, Any]:
         for conversation in found["/v1/conversations"]["items"]:
             path = f"/v1/conversations/{conversation['id']}/messages?limit=200"
             found[path] = (await http.get(path)).json()
+    # When a customer was last seen is in their row as of the last change of the row itself; a rebuilt row is newer.
+    for customer in found["/v1/customers"]["items"]:
+        del customer["updated_at"], customer["last_seen_at"]
+    found["/v1/customers"]["items"].sort(key=lambda customer: customer["id"])
     return {path: page["items"] for path, page in found.items()}
 
 
