@@ -46,20 +46,27 @@ class Seat(msgspec.Struct):
 
 
 class Membership:
-    def __init__(self, partitions: int, *, seats: int, expected: int, now: float) -> None:
-        """`seats` for shards on each node; `expected` shards to wait for before the very first assignment."""
+    def __init__(self, partitions: int, *, seats: int, expected: int, now: float, era: int = 0) -> None:
+        """`seats` for shards on each node; `expected` shards to wait for before the very first assignment.
+
+        Versions are numbered from `era`, which is higher for every later directory: so its predecessors' words can be
+        told from its own, whoever brings them in whatever order.
+        """
         self._partitions = partitions
         self._seats_per_node = seats
         self._expected = expected
         self._began = now
         self._decided_at = now
+        self._era = era
+        self._adopted = 0
+        """The version of the predecessor's word that we go by."""
         self._seats: dict[str, Seat] = {}
         self._moving: dict[int, float] = {}
         self._targets: list[str] = []
         """The seat each partition is to have, for the seats in `_targets_of`."""
         self._targets_of: tuple[str, ...] = ()
         self.draining: set[str] = set()
-        self.assignment = Assignment(0, [""] * partitions)
+        self.assignment = Assignment(era, [""] * partitions)
         self._told = self._said()
 
     # --- what is told ---------------------------------------------------------------------------------------------
@@ -72,7 +79,7 @@ class Membership:
         held = self._seats.get(member.name)
         if held is not None and member.incarnation < held.member.incarnation:
             raise Conflict(f"{member.name} has been replaced by a later process")
-        if known is not None and known.version > self.assignment.version and len(known.owners) == self._partitions:
+        if known is not None and self._is_news(known, now):
             self._adopt(known, now)
             held = self._seats.get(member.name)
         same = held is not None and held.member.incarnation == member.incarnation
@@ -82,9 +89,19 @@ class Membership:
             # A new process under an old name knows nothing of what the old one had in memory.
             self._dispossess(member.name)
 
+    def _is_news(self, known: Assignment, now: float) -> bool:
+        """Whether it is a later word of a predecessor than the one we go by. Once we have decided for ourselves it is
+        too late for that.
+        """
+        began = any(self.assignment.owners) and now - self._began > RETURN_PATIENCE_S
+        foreign = known.version < self._era and not began or known.version > self.assignment.version
+        return foreign and known.version > self._adopted and len(known.owners) == self._partitions
+
     def _adopt(self, known: Assignment, now: float) -> None:
         """We were restarted: the last word of our predecessor holds, and those it knew are expected back."""
-        self.assignment = Assignment(known.version, list(known.owners), list(known.members))
+        self._adopted = known.version
+        version = max(known.version, self.assignment.version) + 1
+        self.assignment = Assignment(version, list(known.owners), list(known.members))
         # What we decided before we knew is void: who owned nothing by then has no seat.
         self._moving.clear()
         for seat in self._seats.values():
@@ -193,6 +210,8 @@ class Membership:
         seated = {seat_name(s.member): s.member.name for s in alive.values() if s.member.seat != STANDBY}
         if not seated or not self._enough(len(seated), now):
             return {}
+        # Those we have only heard of may bring later news of who owns what.
+        waiting = any(seat.awaited_until for seat in alive.values())
         releases: dict[str, list[int]] = {}
         owners = self.assignment.owners
         for partition, seat in enumerate(self._target(tuple(sorted(seated)))):
@@ -204,7 +223,7 @@ class Membership:
                 # One that is being given up is waited for, even if its owner is to have it back: only then is it known
                 # to be closed there, and opened again.
                 continue
-            elif self._moves_of(owner) < MOVES_MAX_AT_ONCE:
+            elif self._moves_of(owner) < MOVES_MAX_AT_ONCE and not waiting:
                 self._moving[partition] = now + RELEASE_TIMEOUT_S
                 releases.setdefault(owner, []).append(partition)
         return releases

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -37,7 +38,8 @@ class Office:
         now: Callable[[], float] | None = None,
     ) -> None:
         self._now = now or asyncio.get_running_loop().time
-        self.membership = Membership(partitions, seats=seats, expected=expected, now=self._now())
+        era = time.time_ns() // 1_000_000
+        self.membership = Membership(partitions, seats=seats, expected=expected, now=self._now(), era=era)
         self.address = ("", 0)
         self.stopping = False
         self._listener = Listener(secret, "directory", self._serve, on_lost=self._lost)
