@@ -94,7 +94,7 @@ class Membership:
         too late for that.
         """
         began = any(self.assignment.owners) and now - self._began > RETURN_PATIENCE_S
-        foreign = known.version < self._era and not began or known.version > self.assignment.version
+        foreign = (known.version < self._era and not began) or known.version > self.assignment.version
         return foreign and known.version > self._adopted and len(known.owners) == self._partitions
 
     def _adopt(self, known: Assignment, now: float) -> None:
