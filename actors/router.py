@@ -27,6 +27,7 @@ log = logging.getLogger("hub.router")
 
 ASIDE_TIMEOUT_S = 10.0
 RECONNECT_EVERY_S = 0.1
+CONNECTED_EVERY_S = 0.01
 _attended = msgspec.msgpack.Decoder(tuple[int, dict[int, int]])
 _figures = msgspec.msgpack.Decoder(dict[str, float])
 
@@ -59,9 +60,11 @@ class Router:
         self._following: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Return once it is known who owns what."""
+        """Return once it is known who owns what, and the owners are connected."""
         self._following = asyncio.get_running_loop().create_task(self.directory.run())
         await self.directory.joined()
+        while not set(self.shards) <= self._links.keys():
+            await asyncio.sleep(CONNECTED_EVERY_S)
 
     async def stop(self) -> None:
         for task in [self._following, *self._connecting.values()]:

@@ -12,7 +12,7 @@ import msgspec
 import ray
 
 from actors import directory, processes, shard
-from hub.config import Config
+from hub.config import Config, is_loopback
 
 log = logging.getLogger("hub.supervisor")
 
@@ -70,7 +70,7 @@ class Supervisor:
         nodes = self._present()
         if not nodes:
             raise ValueError("no node of the Ray cluster has a CPU to give; start one with: ray start --address=…")
-        if len({node["ip"] for node in nodes.values()}) > 1 and self._config.storage.startswith("sqlite:"):
+        if not _one_machine(nodes) and self._config.storage.startswith("sqlite:"):
             raise ValueError("embedded storage serves one machine; give --storage postgresql://… or mongodb://…")
         here = None if self._config.ray_address is None else ray.get_runtime_context().get_node_id()
         self._directory = directory.start(
@@ -229,6 +229,11 @@ async def _drain(handles: dict[str, Any]) -> None:
                 await call
         except Exception as error:
             log.warning("%s did not drain: %s", name, type(error).__name__)
+
+
+def _one_machine(nodes: dict[str, dict[str, Any]]) -> bool:
+    addresses = {node["ip"] for node in nodes.values()}
+    return len(addresses) == 1 or all(is_loopback(address) for address in addresses)
 
 
 def _ray_nodes() -> list[dict[str, Any]]:

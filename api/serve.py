@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import signal
 import sys
@@ -18,10 +19,14 @@ from hub.config import Config, InvalidSetting
 from hub.sealing import READY, load_secret
 from hub.storage import open_store
 
+log = logging.getLogger("hub.serve")
+
 
 def serve(config: Config) -> int:
     logs.configure(config.log_level, "hub")
     began = time.monotonic()
+    if config.redis is None and (config.gateways > 1 or config.ray_address):
+        log.warning("several gateways and no --redis: limits and presence are each gateway's own")
     lock = _lock(config)
     if config.ray_address is None:
         _check_port(config)

@@ -23,7 +23,7 @@ async def readyz(gateway: Services) -> Response:
     checks = await _ask_shards(gateway)
     ok = gateway.router.complete and all(checks.values()) and not gateway.draining
     state = "draining" if gateway.draining else "ready" if ok else "waiting for shards"
-    return json({"status": state, "shards": checks}, 200 if ok else 503)
+    return json({"status": state, "shards": checks, "shared": gateway.shared.health().state}, 200 if ok else 503)
 
 
 async def _ask_shards(gateway: Services) -> dict[str, bool]:
@@ -47,6 +47,7 @@ async def metrics(gateway: Services) -> Response:
             gateway.metrics.shards.by_shard[shard] = await gateway.router.metrics(shard)
         except HubError:
             gateway.metrics.shards.by_shard.pop(shard, None)
+    gateway.metrics.shared.health = gateway.shared.health()
     gateway.metrics.published.set(gateway.fanout.published)
     return Response(gateway.metrics.text(gateway.name), media_type="text/plain; version=0.0.4")
 
