@@ -88,9 +88,10 @@ async def test_a_link_that_breaks_is_mended_at_once_and_its_member_was_never_gon
     await until(lambda: len(office.membership.assignment.members) == 2)
     version = office.membership.assignment.version
     for _ in range(3):
+        await until(lambda: one.follower.connected and two.follower.connected)
         one.break_link()
         two.break_link()
-        await until(lambda: one.follower.connected and two.follower.connected)
+    await until(lambda: one.follower.connected and two.follower.connected)
     assert office.membership.assignment.version == version
     one.task.cancel()
     two.task.cancel()
