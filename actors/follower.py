@@ -36,7 +36,9 @@ class Follower:
         on_assignment: Callable[[Assignment], None],
         on_release: Callable[[list[int]], Awaitable[None]] | None = None,
     ) -> None:
-        """`find` says where the directory listens. `on_release` gives partitions up."""
+        """`find` says where the directory listens. `on_release` gives partitions up, and has begun when it returns: an
+        assignment that follows may be that they are to be opened again.
+        """
         self.member = member
         self.assignment = Assignment(0, [])
         self._secret = secret
@@ -111,13 +113,8 @@ class Follower:
             self._heard(payload)
             return None
         if kind == wire.RELEASE and self._on_release is not None:
-            return self._release(_numbers.decode(payload))
+            return _then_nothing(self._on_release(_numbers.decode(payload)))
         return None
-
-    async def _release(self, partitions: list[int]) -> bytes:
-        assert self._on_release is not None
-        await self._on_release(partitions)
-        return b""
 
     def _heard(self, payload: bytes) -> None:
         assignment = decode_assignment(payload)
@@ -145,3 +142,8 @@ class Follower:
                 return await link.call(kind, payload)
         except (Disconnected, TimeoutError) as error:
             raise Unavailable("the directory does not answer", retry_after_s=1) from error
+
+
+async def _then_nothing(work: Awaitable[None]) -> bytes:
+    await work
+    return b""

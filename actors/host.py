@@ -164,16 +164,21 @@ class Host:
         self.views.close(partition)
         self.courier.close(partition)
 
-    async def release(self, numbers: list[int]) -> None:
+    def release(self, numbers: list[int]) -> Awaitable[None]:
         """Give partitions up cleanly: what was decided is durable, what was read is checkpointed, no send is half-way.
 
         Where the store does not let that happen in time they are given up all the same: what was not told is not lost.
         """
+        # At once, not when somebody waits for it: whoever is told to open one of these afterwards must not find that forgotten.
+        for number in numbers:
+            self.wanted.discard(number)
+            self._closed_for.pop(number, None)
+        return self._release_all(numbers)
+
+    async def _release_all(self, numbers: list[int]) -> None:
         await asyncio.gather(*(self._release(number) for number in numbers))
 
     async def _release(self, number: int) -> None:
-        self.wanted.discard(number)
-        self._closed_for.pop(number, None)
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT_S):
                 # One that is just being opened must be closed again before anybody else takes it: our own taking of it

@@ -181,7 +181,7 @@ async def test_a_release_refuses_what_is_new_and_keeps_what_was_decided() -> Non
     rig.store.journal.appends.shut()
     decided = rig.begin(inbound("a"))
     await rig.store.journal.appends.reached(1)
-    release = rig.loop.create_task(rig.host.release([0]))
+    release = rig.loop.create_task(rig.released([0]))
     await rig.idle()
     assert await rig.refused(inbound("b")) == "unavailable"
     assert not release.done()
@@ -200,7 +200,7 @@ async def test_a_release_waits_for_the_send_under_way_and_takes_commands_meanwhi
     rig.provider.answers.shut()
     await rig.ask(reply("one"))
     await rig.provider.answers.reached(1)
-    release = rig.loop.create_task(rig.host.release([0]))
+    release = rig.loop.create_task(rig.released([0]))
     await rig.idle()
     await rig.done(reply("two"))
     await rig.provider.answers.open()
@@ -251,7 +251,7 @@ async def test_a_release_that_the_store_holds_up_ends_all_the_same() -> None:
 async def test_one_release_that_is_held_up_does_not_hold_up_another() -> None:
     rig = await Rig.started(GatedStore(2))
     rig.host.partitions[0]._open.records.append(StoredRecord(1, "cus_x", b""))  # never committed: nobody is woken
-    releases = [rig.loop.create_task(rig.host.release([number])) for number in (0, 1)]
+    releases = [rig.loop.create_task(rig.released([number])) for number in (0, 1)]
     await rig.pass_time(1)
     assert [release.done() for release in releases] == [False, True]
     await releases[0]
@@ -313,7 +313,7 @@ async def test_a_release_of_what_is_just_opening_ends_when_it_is_closed() -> Non
     store.journal.acquires.shut()
     opening = rig.loop.create_task(rig.host.open([0]))
     await store.journal.acquires.reached(1)
-    release = rig.loop.create_task(rig.host.release([0]))
+    release = rig.loop.create_task(rig.released([0]))
     await rig.idle()
     assert not release.done()
     await store.journal.acquires.open()
@@ -322,6 +322,21 @@ async def test_a_release_of_what_is_just_opening_ends_when_it_is_closed() -> Non
     await opening
     await rig.pass_time(5)
     assert (rig.host.partitions, store.journal.epoch(0)) == ({}, epoch)
+
+
+@in_virtual_time
+async def test_what_is_wanted_again_right_after_its_release_was_asked_for_is_open_in_the_end() -> None:
+    """As a shard hears it that was stopped for a while: all at once."""
+    rig = await Rig.started()
+    await rig.ask(inbound("a"))
+    release = rig.host.release([0])
+    rig.host.abandon([0])
+    rig.host.wanted.add(0)
+    opening = rig.loop.create_task(rig.host.open([0]))
+    await release
+    await opening
+    assert isinstance(await rig.ask(inbound("b")), Done)
+    assert (rig.host.wanted, rig.lost) == ({0}, [])
 
 
 # --- a store that is down -----------------------------------------------------------------------------------------
