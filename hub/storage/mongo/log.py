@@ -1,0 +1,140 @@
+"""Slots as documents of one collection, `journal`.
+
+    batch   {_id, p, e, l, k: [{s, w}], t: [part], r: [{o, s, b}]}
+    fence   {_id, p, e, l, b, by}
+
+`_id` is partition and slot number in one integer; p partition, e epoch, l offset of the newest record. A record in `r` is
+offset, stream and body; `k` has the wrapped data keys that came with the batch, so that they are committed with their records.
+A fence has b, the number of the newest batch, and by, its owner; a batch has no `by`, which is how they are told apart.
+
+A document can hold 16 MB. A batch that is larger keeps its bodies in `journal_parts`, written and durable before the batch that
+names them: a part that no batch names was left by an append that never landed, and is never looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from bson import ObjectId
+
+from hub.ports import StoredKey, StoredRecord
+from hub.storage.mongo.database import Database, Doc
+from hub.storage.mongo.slots import Slot
+from hub.storage.mongo.writes import insert_new
+
+SLOT_BITS = 44
+DOCUMENT_MAX_BYTES = 8 * 1024 * 1024
+"""Bodies in one document; the rest of it, and one more body, stay well below what MongoDB takes."""
+PARTS_PER_INSERT = 4
+
+
+def slot_id(partition: int, number: int) -> int:
+    return (partition << SLOT_BITS) + number
+
+
+class MongoLog:
+    def __init__(self, database: Database, document_max_bytes: int = DOCUMENT_MAX_BYTES) -> None:
+        self._database = database
+        self._slots = database["journal"]
+        self._parts = database["journal_parts"]
+        self._document_max_bytes = document_max_bytes
+
+    async def newest(self, partition: int) -> Slot | None:
+        # Not only what a majority holds: whoever decides what to write next must see what is there. What it then
+        # writes waits for a majority, and so for everything before it.
+        places = {"$gte": slot_id(partition, 0), "$lt": slot_id(partition + 1, 0)}
+        async with self._database.answering():
+            found = await self._database.unconfirmed("journal").find_one({"_id": places}, _PLACE, sort=[("_id", -1)])
+        if found is None:
+            return None
+        number = found["_id"] - slot_id(partition, 0)
+        return Slot(partition, number, found["e"], found["l"], found.get("b", number), found.get("by", ""))
+
+    async def insert(self, slots: list[Slot]) -> list[bool]:
+        async with self._database.answering():
+            taken = await insert_new(self._slots, [await self._document(slot) for slot in slots])
+        return [index not in taken for index in range(len(slots))]
+
+    async def _document(self, slot: Slot) -> Doc:
+        document: Doc = {
+            "_id": slot_id(slot.partition, slot.number),
+            "p": slot.partition,
+            "e": slot.epoch,
+            "l": slot.head,
+        }
+        append = slot.append
+        if append is None:
+            return document | {"b": slot.batch, "by": slot.by}
+        if append.keys:
+            document["k"] = [{"s": key.stream, "w": key.wrapped} for key in append.keys]
+        if sum(len(record.body) for record in append.records) > self._document_max_bytes:
+            document["t"] = await self._write_parts(document["_id"], append.records)
+            document["r"] = [{"o": record.offset, "s": record.stream} for record in append.records]
+        else:
+            document["r"] = [{"o": r.offset, "s": r.stream, "b": r.body} for r in append.records]
+        return document
+
+    async def _write_parts(self, slot: int, records: list[StoredRecord]) -> list[Doc]:
+        parts, named = [], []
+        for some in _split(records, self._document_max_bytes):
+            id = ObjectId()
+            parts.append({"_id": id, "n": slot, "r": [{"o": record.offset, "b": record.body} for record in some]})
+            named.append({"i": id, "f": some[0].offset, "l": some[-1].offset})
+        for first in range(0, len(parts), PARTS_PER_INSERT):
+            await self._parts.insert_many(parts[first : first + PARTS_PER_INSERT], ordered=False)
+        return named
+
+    async def forget_parts(self, fence: Slot) -> None:
+        """Remove what an append left behind that wanted the slot which the fence now fills."""
+        async with self._database.answering():
+            await self._parts.delete_many({"n": slot_id(fence.partition, fence.number)})
+
+    async def keys_of(self, partition: int, number: int) -> list[StoredKey]:
+        async with self._database.answering():
+            found = await self._slots.find_one({"_id": slot_id(partition, number)}, {"k": 1})
+        return [StoredKey(key["s"], key["w"]) for key in (found or {}).get("k", ())]
+
+    async def find(
+        self, query: Doc, *, limit: int = 0, streams: list[str] | None = None
+    ) -> list[tuple[int, list[StoredRecord]]]:
+        """Batches by offset, at most `limit` of them (0: all), as (newest offset, records); of `streams` only, if given."""
+        shown: Doc = {"l": 1, "t": 1, "r": _only(streams) if streams is not None else 1}
+        async with self._database.answering():
+            cursor = self._slots.find({**query, "by": None}, shown, sort=[("l", 1)], limit=limit)
+            return [(found["l"], await self._records(found)) async for found in cursor]
+
+    async def _records(self, found: Doc) -> list[StoredRecord]:
+        records = found.get("r", ())
+        if "t" not in found:
+            return [StoredRecord(r["o"], r["s"], r["b"]) for r in records]
+        bodies = await self._bodies(found["t"], {record["o"] for record in records})
+        return [StoredRecord(r["o"], r["s"], bodies[r["o"]]) for r in records]
+
+    async def _bodies(self, parts: list[Doc], wanted: set[int]) -> dict[int, bytes]:
+        needed = [part["i"] for part in parts if any(part["f"] <= offset <= part["l"] for offset in wanted)]
+        bodies: dict[int, bytes] = {}
+        async for part in self._parts.find({"_id": {"$in": needed}}):
+            bodies |= {record["o"]: record["b"] for record in part["r"] if record["o"] in wanted}
+        return bodies
+
+
+_PLACE = {"e": 1, "l": 1, "b": 1, "by": 1}
+
+
+def _only(streams: list[str]) -> dict[str, Any]:
+    """The records of a batch that belong to `streams`, picked by the server: a batch has many of others."""
+    return {"$filter": {"input": "$r", "cond": {"$in": ["$$this.s", {"$literal": streams}]}}}
+
+
+def _split(records: list[StoredRecord], size_max: int) -> Iterator[list[StoredRecord]]:
+    some: list[StoredRecord] = []
+    size = 0
+    for record in records:
+        if some and size + len(record.body) > size_max:
+            yield some
+            some, size = [], 0
+        some.append(record)
+        size += len(record.body)
+    if some:
+        yield some
