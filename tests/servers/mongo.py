@@ -99,7 +99,8 @@ class MongoServer:
             os.kill(self.pid, signal.SIGCONT)
 
     def remove(self) -> None:
-        self.stop()
+        if self._process is not None:
+            self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

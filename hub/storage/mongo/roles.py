@@ -110,17 +110,15 @@ class MongoDocuments:
     async def claim(self, kind: str, id: str, owner: str) -> str:
         async with self._database.answering():
             for _ in range(CLAIM_ATTEMPTS_MAX):
-                # Two who claim at once can both try to create the row; the second attempt finds it.
+                # Two who claim at once can both try to create the row; the second attempt finds it. It is a write even
+                # where it changes nothing: so it waits until a majority has what it found.
                 with contextlib.suppress(DuplicateKeyError):
-                    return await self._claim(kind, id, owner)
+                    found = await self._claims.find_one_and_update(
+                        {"kind": kind, "id": id}, {"$setOnInsert": {"owner": owner}}, upsert=True, return_document=True
+                    )
+                    if found is not None:
+                        return str(found["owner"])
         raise StoreUnavailable(f"{kind} {id} is being claimed again and again", retry_after_s=0.1)
-
-    async def _claim(self, kind: str, id: str, owner: str) -> str:
-        # A write even where it changes nothing: so it waits until a majority has what it found.
-        found = await self._claims.find_one_and_update(
-            {"kind": kind, "id": id}, {"$setOnInsert": {"owner": owner}}, upsert=True, return_document=True
-        )
-        return str((found or {})["owner"])
 
     async def owner(self, kind: str, id: str) -> str | None:
         async with self._database.answering():

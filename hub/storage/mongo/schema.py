@@ -7,6 +7,7 @@ live in collections named by `VIEWS_VERSION`, so those of another version are si
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -90,13 +91,13 @@ async def prepare(database: Database, partitions: int | None, migrations: Sequen
 async def _about(database: Database, new: Doc) -> Doc:
     """What the database says of itself, or `new` where it was empty: whoever comes first decides."""
     for _ in range(CREATE_ATTEMPTS_MAX):
-        try:
+        # Several may create it at once; the next attempt finds it.
+        with contextlib.suppress(DuplicateKeyError):
             found = await database["meta"].find_one_and_update(
                 {"_id": "store"}, {"$setOnInsert": new}, upsert=True, return_document=True
             )
-            return dict(found or {})
-        except DuplicateKeyError:
-            continue  # several create it at once, and the next attempt finds it
+            if found is not None:
+                return found
     raise StoreUnavailable("the store is being created by too many at once", retry_after_s=0.1)
 
 
