@@ -8,13 +8,16 @@ an older one changes nothing, so an erased key (which stays as a row without `w`
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+
 from pymongo import UpdateOne
 
 from hub.ports import Append, Ownership, StoredKey, StoredRecord, StoredSnapshot, StreamImage
 from hub.storage.mongo.database import Database, Doc
 from hub.storage.mongo.log import MongoLog, slot_id
 from hub.storage.mongo.slots import Slots
-from hub.storage.mongo.writes import put_newer
+from hub.storage.mongo.writes import insert_new, put_newer
 
 BATCHES_FIRST_COUNT = 8
 """How many batches a read asks for at first; twice as many each time that they were not enough."""
@@ -53,13 +56,13 @@ class MongoJournal:
         return outcomes
 
     async def _copy_keys(self, partition: int, number: int, keys: list[StoredKey]) -> None:
+        if not keys:
+            return
         slot = slot_id(partition, number)
-        changes = [({"$set": {"w": key.wrapped, "n": slot}, "$push": {"from": slot}}, key.stream) for key in keys]
         async with self._database.answering():
-            await put_newer(
-                self._keys,
-                [UpdateOne({"_id": name, "n": {"$lt": slot}}, change, upsert=True) for change, name in changes],
-            )
+            rows = [{"_id": key.stream, "w": key.wrapped, "n": slot, "from": [slot]} for key in keys]
+            known = [rows[index] for index in await insert_new(self._keys, rows)]
+            await put_newer(self._keys, [_newer_key(row) for row in known])
 
     async def read(self, partition: int, after: int, limit: int) -> list[StoredRecord]:
         records: list[StoredRecord] = []
@@ -75,15 +78,12 @@ class MongoJournal:
         return records[: max(limit, 0)]
 
     async def head(self, partition: int) -> int:
-        async with self._database.answering():
-            found = await self._database["journal"].find_one({"p": partition}, {"l": 1}, sort=[("l", -1)])
-        return int(found["l"]) if found else 0
+        return await self._log.head(partition)
 
     async def history(self, partition: int, stream: str, after: int, limit: int) -> list[StoredRecord]:
         if limit <= 0:
             return []
-        query = {"p": partition, "r.s": stream, "l": {"$gt": after}}
-        found = await self._log.find(query, limit=limit, streams=[stream])
+        found = await self._log.of_stream(partition, stream, after, limit)
         return [record for _, records in found for record in records if record.offset > after][:limit]
 
     async def load(self, partition: int, streams: list[str]) -> list[StreamImage]:
@@ -98,10 +98,16 @@ class MongoJournal:
         # No key: a stream nobody ever wrote to, or an erased one, whose skeleton must still be replayed.
         snapshots = await self._snapshots_of(list(keys))
         images = {s: StreamImage(keys.get(s), snapshots.get(s)) for s in streams}
-        for _, records in await self._log.find(_since(partition, streams, snapshots), streams=streams):
+        fresh = [stream for stream in streams if stream not in snapshots]
+        found = await asyncio.gather(
+            self._log.find({"p": partition, "r.s": {"$in": fresh}}),
+            # One by one: each has another offset to begin at, and nearly always there is nothing.
+            *(self._log.of_stream(partition, s.stream, s.offset) for s in snapshots.values()),
+        )
+        for _, records in itertools.chain.from_iterable(found):
             for record in records:
-                image = images[record.stream]
-                if image.snapshot is None or record.offset > image.snapshot.offset:
+                image = images.get(record.stream)
+                if image is not None and (image.snapshot is None or record.offset > image.snapshot.offset):
                     image.records.append(record)
         return images
 
@@ -113,9 +119,10 @@ class MongoJournal:
     async def keys(self, streams: list[str]) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
         for first in range(0, len(streams), NAMES_MAX_PER_QUERY):
-            query = {"_id": {"$in": streams[first : first + NAMES_MAX_PER_QUERY]}, "w": {"$ne": None}}
+            query = {"_id": {"$in": streams[first : first + NAMES_MAX_PER_QUERY]}}
             async with self._database.answering():
-                found |= {key["_id"]: key["w"] async for key in self._keys.find(query, {"w": 1})}
+                cursor = self._keys.find(query, {"w": 1})
+                found |= {key["_id"]: key["w"] async for key in cursor if key["w"] is not None}
         return found
 
     async def stream_keys(self, after: str, limit: int) -> list[StoredKey]:
@@ -137,10 +144,6 @@ class MongoJournal:
             await self._snapshots.delete_one({"_id": stream})
 
 
-def _since(partition: int, streams: list[str], snapshots: dict[str, StoredSnapshot]) -> Doc:
-    """Batches with something of `streams` that their snapshots do not have."""
-    fresh = [stream for stream in streams if stream not in snapshots]
-    branches: list[Doc] = [{"r.s": s.stream, "l": {"$gt": s.offset}} for s in snapshots.values()]
-    if fresh:
-        branches.append({"r.s": {"$in": fresh}})
-    return {"p": partition, **(branches[0] if len(branches) == 1 else {"$or": branches})}
+def _newer_key(row: Doc) -> UpdateOne:
+    older = {"_id": row["_id"], "n": {"$lt": row["n"]}}
+    return UpdateOne(older, {"$set": {"w": row["w"], "n": row["n"]}, "$push": {"from": row["n"]}}, upsert=True)

@@ -1,11 +1,12 @@
 """Slots as documents of one collection, `journal`.
 
     batch   {_id, p, e, l, k: [{s, w}], t: [part], r: [{o, s, b}]}
-    fence   {_id, p, e, l, b, by}
+    fence   {_id, p, e, h, b, by}
 
-`_id` is partition and slot number in one integer; p partition, e epoch, l offset of the newest record. A record in `r` is
-offset, stream and body; `k` has the wrapped data keys that came with the batch, so that they are committed with their records.
-A fence has b, the number of the newest batch, and by, its owner; a batch has no `by`, which is how they are told apart.
+`_id` is partition and slot number in one integer; p partition, e epoch, l offset of the batch's newest record. A record in `r`
+is offset, stream and body; `k` has the wrapped data keys that came with the batch, so that they are committed with their records.
+A fence has h, the offset of the newest record before it, b, the number of the newest batch, and by, its owner. It has no l: what
+looks for records by offset never meets one. All queries are plain: equal, equal, greater, as an index has it.
 
 A document can hold 16 MB. A batch that is larger keeps its bodies in `journal_parts`, written and durable before the batch that
 names them: a part that no batch names was left by an append that never landed, and is never looked at.
@@ -14,12 +15,11 @@ names them: a part that no batch names was left by an append that never landed, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from bson import ObjectId
 
 from hub.ports import StoredKey, StoredRecord
-from hub.storage.mongo.database import Database, Doc
+from hub.storage.mongo.database import Collection, Database, Doc
 from hub.storage.mongo.slots import Slot
 from hub.storage.mongo.writes import insert_new
 
@@ -27,6 +27,8 @@ SLOT_BITS = 44
 DOCUMENT_MAX_BYTES = 8 * 1024 * 1024
 """Bodies in one document; the rest of it, and one more body, stay well below what MongoDB takes."""
 PARTS_PER_INSERT = 4
+Batch = tuple[int, list[StoredRecord]]
+"""Offset of its newest record, and its records, or those that were asked for."""
 
 
 def slot_id(partition: int, number: int) -> int:
@@ -39,21 +41,35 @@ class MongoLog:
         self._slots = database["journal"]
         self._parts = database["journal_parts"]
         self._document_max_bytes = document_max_bytes
+        self._known: dict[int, int] = {}
+        """By partition, the highest slot number met: the newest is there or further on."""
 
     async def newest(self, partition: int) -> Slot | None:
         # Not only what a majority holds: whoever decides what to write next must see what is there. What it then
         # writes waits for a majority, and so for everything before it.
-        places = {"$gte": slot_id(partition, 0), "$lt": slot_id(partition + 1, 0)}
+        return await self._newest(partition, self._database.unconfirmed("journal"))
+
+    async def head(self, partition: int) -> int:
+        """Offset of the newest record that a majority holds."""
+        newest = await self._newest(partition, self._slots)
+        return newest.head if newest is not None else 0
+
+    async def _newest(self, partition: int, slots: Collection) -> Slot | None:
+        known = self._known.get(partition, 0)
+        places = {"$gte": slot_id(partition, known), "$lt": slot_id(partition + 1, 0)}
         async with self._database.answering():
-            found = await self._database.unconfirmed("journal").find_one({"_id": places}, _PLACE, sort=[("_id", -1)])
+            found = await slots.find_one({"_id": places}, _PLACE, sort=[("_id", -1)])
         if found is None:
             return None
         number = found["_id"] - slot_id(partition, 0)
-        return Slot(partition, number, found["e"], found["l"], found.get("b", number), found.get("by", ""))
+        head = found["l"] if "l" in found else found["h"]
+        return Slot(partition, number, found["e"], head, found.get("b", number), found.get("by", ""))
 
     async def insert(self, slots: list[Slot]) -> list[bool]:
         async with self._database.answering():
             taken = await insert_new(self._slots, [await self._document(slot) for slot in slots])
+        for slot in slots:
+            self._known[slot.partition] = max(slot.number, self._known.get(slot.partition, 0))
         return [index not in taken for index in range(len(slots))]
 
     async def _document(self, slot: Slot) -> Doc:
@@ -61,11 +77,11 @@ class MongoLog:
             "_id": slot_id(slot.partition, slot.number),
             "p": slot.partition,
             "e": slot.epoch,
-            "l": slot.head,
         }
         append = slot.append
         if append is None:
-            return document | {"b": slot.batch, "by": slot.by}
+            return document | {"h": slot.head, "b": slot.batch, "by": slot.by}
+        document["l"] = slot.head
         if append.keys:
             document["k"] = [{"s": key.stream, "w": key.wrapped} for key in append.keys]
         if sum(len(record.body) for record in append.records) > self._document_max_bytes:
@@ -95,13 +111,16 @@ class MongoLog:
             found = await self._slots.find_one({"_id": slot_id(partition, number)}, {"k": 1})
         return [StoredKey(key["s"], key["w"]) for key in (found or {}).get("k", ())]
 
-    async def find(
-        self, query: Doc, *, limit: int = 0, streams: list[str] | None = None
-    ) -> list[tuple[int, list[StoredRecord]]]:
-        """Batches by offset, at most `limit` of them (0: all), as (newest offset, records); of `streams` only, if given."""
-        shown: Doc = {"l": 1, "t": 1, "r": _only(streams) if streams is not None else 1}
+    async def of_stream(self, partition: int, stream: str, after: int, limit: int = 0) -> list[Batch]:
+        """Batches with records of `stream` and an end beyond `after`, with those records only."""
+        # Picked by the server: a batch has many of others.
+        shown = {"l": 1, "t": 1, "r": {"$filter": {"input": "$r", "cond": {"$eq": ["$$this.s", {"$literal": stream}]}}}}
+        return await self.find({"p": partition, "r.s": stream, "l": {"$gt": after}}, limit, shown)
+
+    async def find(self, query: Doc, limit: int = 0, shown: Doc | None = None) -> list[Batch]:
+        """By offset, at most `limit` (0: all)."""
         async with self._database.answering():
-            cursor = self._slots.find({**query, "by": None}, shown, sort=[("l", 1)], limit=limit)
+            cursor = self._slots.find(query, shown or {"l": 1, "t": 1, "r": 1}, sort=[("l", 1)], limit=limit)
             return [(found["l"], await self._records(found)) async for found in cursor]
 
     async def _records(self, found: Doc) -> list[StoredRecord]:
@@ -119,12 +138,7 @@ class MongoLog:
         return bodies
 
 
-_PLACE = {"e": 1, "l": 1, "b": 1, "by": 1}
-
-
-def _only(streams: list[str]) -> dict[str, Any]:
-    """The records of a batch that belong to `streams`, picked by the server: a batch has many of others."""
-    return {"$filter": {"input": "$r", "cond": {"$in": ["$$this.s", {"$literal": streams}]}}}
+_PLACE = {"e": 1, "l": 1, "h": 1, "b": 1, "by": 1}
 
 
 def _split(records: list[StoredRecord], size_max: int) -> Iterator[list[StoredRecord]]:

@@ -81,13 +81,13 @@ class MongoDocuments:
 
     async def get(self, kind: str, id: str) -> Document | None:
         async with self._database.answering():
-            found = await self._documents.find_one({"kind": kind, "id": id, "body": {"$ne": None}})
-        return _document(found) if found else None
+            found = await self._documents.find_one({"kind": kind, "id": id})
+        return _document(found) if found and found["body"] is not None else None
 
     async def of_tenant(self, kind: str, tenant: str) -> list[Document]:
-        query = {"tenant": tenant, "kind": kind, "body": {"$ne": None}}
         async with self._database.answering():
-            return [_document(found) async for found in self._documents.find(query, sort=[("id", 1)])]
+            cursor = self._documents.find({"tenant": tenant, "kind": kind}, sort=[("id", 1)])
+            return [_document(found) async for found in cursor if found["body"] is not None]
 
     async def put(self, documents: list[Document]) -> None:
         updates = [

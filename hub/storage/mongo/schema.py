@@ -53,7 +53,7 @@ class Index:
 
 INDEXES = (
     Index("journal", "by_offset", "p", "l"),
-    Index("journal", "by_stream", "r.s", "l"),
+    Index("journal", "by_stream", "p", "r.s", "l"),
     Index("journal_parts", "by_slot", "n"),
     Index("documents", "by_name", "kind", "id", unique=True),
     Index("documents", "by_tenant", "tenant", "kind", "id"),
