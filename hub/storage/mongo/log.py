@@ -1,10 +1,11 @@
 """Slots as documents of one collection, `journal`.
 
-    batch   {_id, p, e, l, k: [{s, w}], t: [part], r: [{o, s, b}]}
-    fence   {_id, p, e, h, b, by}
+    batch   {_id, p, n, e, l, k: [{s, w}], t: [part], r: [{o, s, b}]}
+    fence   {_id, p, n, e, h, b, by}
 
-`_id` is partition and slot number in one integer; p partition, e epoch, l offset of the batch's newest record. A record in `r`
-is offset, stream and body; `k` has the wrapped data keys that came with the batch, so that they are committed with their records.
+`_id` is partition and slot number in one integer, so that what fences is the one index that no database can lack; p partition,
+n slot number, e epoch, l offset of the batch's newest record. A record in `r` is offset, stream and body; `k` has the wrapped data
+keys that came with the batch, so that they are committed with their records.
 A fence has h, the offset of the newest record before it, b, the number of the newest batch, and by, its owner. It has no l: what
 looks for records by offset never meets one. All queries are plain: equal, equal, greater, as an index has it.
 
@@ -76,6 +77,7 @@ class MongoLog:
         document: Doc = {
             "_id": slot_id(slot.partition, slot.number),
             "p": slot.partition,
+            "n": slot.number,
             "e": slot.epoch,
         }
         append = slot.append
@@ -138,7 +140,7 @@ class MongoLog:
         return bodies
 
 
-_PLACE = {"e": 1, "l": 1, "h": 1, "b": 1, "by": 1}
+_PLACE = {"n": 1, "e": 1, "l": 1, "h": 1, "b": 1, "by": 1}
 
 
 def _split(records: list[StoredRecord], size_max: int) -> Iterator[list[StoredRecord]]:

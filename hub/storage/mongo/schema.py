@@ -52,6 +52,7 @@ class Index:
 
 
 INDEXES = (
+    Index("journal", "by_slot", "p", "n"),
     Index("journal", "by_offset", "p", "l"),
     Index("journal", "by_stream", "p", "r.s", "l"),
     Index("journal_parts", "by_slot", "n"),
@@ -62,6 +63,7 @@ INDEXES = (
     Index(view_name("conversations"), "status", "tenant", "status", "updated_at", "_id"),
     Index(view_name("conversations"), "customer", "tenant", "customer", "updated_at", "_id"),
     Index(view_name("conversations"), "wake", "partition", "wake_at", partialFilterExpression={"wake_at": {"$gt": 0}}),
+    Index(view_name("messages"), "by_seq", "conversation", "seq", unique=True),
     Index(view_name("customers"), "newest", "tenant", "updated_at", "_id"),
 )
 

@@ -21,7 +21,7 @@ from hub.storage.mongo.database import Collection, Database, Doc
 from hub.storage.mongo.schema import view_name
 from hub.storage.mongo.writes import insert_new, put_newer
 
-SEQ_MAX = 9_999_999_999
+SEQ_END = 2**62
 
 
 class MongoViews:
@@ -52,10 +52,9 @@ class MongoViews:
         """Nearly all of them are new, and an insert is several times cheaper than an upsert."""
         if not rows:
             return
-        documents = [{"_id": message_key(row.conversation, row.seq), "at": at, "body": row.body} for row in rows]
-        known = await insert_new(self._messages, documents)
-        replacements = [ReplaceOne(_older(documents[index]), documents[index], upsert=True) for index in known]
-        await put_newer(self._messages, replacements)
+        documents = [{"conversation": m.conversation, "seq": m.seq, "at": at, "body": m.body} for m in rows]
+        known = [rows[index] for index in await insert_new(self._messages, documents)]
+        await put_newer(self._messages, [_newer_message(row, at) for row in known])
 
     async def timers(self, partition: int) -> list[tuple[str, int]]:
         query = {"partition": partition, "wake_at": {"$gt": 0}}
@@ -73,21 +72,18 @@ class MongoViews:
         return [ConversationRow(**row) for row in found]
 
     async def message(self, conversation: str, seq: int) -> bytes | None:
-        return await self._body(self._messages, {"_id": message_key(conversation, seq)})
+        return await self._body(self._messages, {"conversation": conversation, "seq": seq})
 
     async def messages(
         self, conversation: str, *, before: int | None, after: int | None, limit: int
     ) -> list[MessageRow]:
         if limit <= 0:
             return []
-        keys = {
-            "$gt": message_key(conversation, 0 if after is None else after),
-            "$lt": message_key(conversation, SEQ_MAX if before is None else before),
-        }
-        sort = [("_id", 1 if after is not None else -1)]
+        between = {"$gt": -1 if after is None else after, "$lt": SEQ_END if before is None else before}
+        sort = [("seq", 1 if after is not None else -1)]
         async with self._database.answering():
-            cursor = self._messages.find({"_id": keys}, sort=sort, limit=limit)
-            rows = [MessageRow(conversation, int(row["_id"][-10:]), row["body"]) async for row in cursor]
+            cursor = self._messages.find({"conversation": conversation, "seq": between}, sort=sort, limit=limit)
+            rows = [MessageRow(conversation, row["seq"], row["body"]) async for row in cursor]
         return rows if after is not None else rows[::-1]
 
     async def customer(self, tenant: str, id: str) -> bytes | None:
@@ -114,22 +110,18 @@ class MongoViews:
             return [row | {"id": row.pop("_id")} async for row in cursor]
 
 
-def message_key(conversation: str, seq: int) -> str:
-    """Keys of one conversation sort by seq."""
-    return f"{conversation}:{min(max(seq, 0), SEQ_MAX):010}"
+def _newer_message(row: MessageRow, at: int) -> UpdateOne:
+    key = {"conversation": row.conversation, "seq": row.seq, "at": {"$lte": at}}
+    return UpdateOne(key, {"$set": {"at": at, "body": row.body}}, upsert=True)
 
 
 def _replacement(row: ConversationRow | CustomerRow, at: int) -> ReplaceOne[Doc]:
     document = msgspec.structs.asdict(row)
     document["_id"] = document.pop("id")
     document["at"] = at
-    return ReplaceOne(_older(document), document, upsert=True)
-
-
-def _older(document: Doc) -> Doc:
-    """The row as it may be replaced; with its tenant, for where rows are spread over several servers by that."""
-    key = {"_id": document["_id"], "at": {"$lte": document["at"]}}
-    return key | {"tenant": document["tenant"]} if "tenant" in document else key
+    # With its tenant: rows may be spread over several servers by that.
+    older = {"_id": row.id, "tenant": row.tenant, "at": {"$lte": at}}
+    return ReplaceOne(older, document, upsert=True)
 
 
 def _conversation_query(query: ConversationQuery) -> Doc:

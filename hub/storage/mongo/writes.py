@@ -10,6 +10,8 @@ from pymongo.errors import BulkWriteError
 from hub.storage.mongo.database import Collection, Doc
 
 DUPLICATE_KEY = 11000
+ROWS_PER_CALL = 500
+"""So few that a slow server answers each call in time, however much there is to write."""
 
 
 def duplicates(error: BulkWriteError) -> list[int]:
@@ -23,11 +25,13 @@ def duplicates(error: BulkWriteError) -> list[int]:
 
 async def insert_new(collection: Collection, documents: list[Doc]) -> list[int]:
     """Insert what is not there; the positions of what is."""
-    try:
-        await collection.insert_many(documents, ordered=False)
-    except BulkWriteError as error:
-        return duplicates(error)
-    return []
+    known: list[int] = []
+    for first in range(0, len(documents), ROWS_PER_CALL):
+        try:
+            await collection.insert_many(documents[first : first + ROWS_PER_CALL], ordered=False)
+        except BulkWriteError as error:
+            known += [first + index for index in duplicates(error)]
+    return known
 
 
 async def put_newer(collection: Collection, updates: Sequence[UpdateOne | ReplaceOne[Doc]]) -> None:
@@ -36,12 +40,11 @@ async def put_newer(collection: Collection, updates: Sequence[UpdateOne | Replac
     A row that exists and does not match is refused as a duplicate: it is newer, and stays. But two who create a row at
     once can both be refused so once; the second attempt finds the row and compares.
     """
-    left = updates
-    for _ in range(2):
-        if not left:
-            return
-        try:
-            await collection.bulk_write(left, ordered=False)
-            return
-        except BulkWriteError as error:
-            left = [left[index] for index in duplicates(error)]
+    for first in range(0, len(updates), ROWS_PER_CALL):
+        left = updates[first : first + ROWS_PER_CALL]
+        for _ in range(2):
+            try:
+                await collection.bulk_write(left, ordered=False)
+                break
+            except BulkWriteError as error:
+                left = [left[index] for index in duplicates(error)]
