@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
+from actors.assignment import Member
 from actors.router import Router
 from api.accounts import Accounts
 from api.auth import Auth
+from api.changes import Changes
 from api.fanout import Fanout
-from api.limits import RateLimits
 from api.metrics import GatewayMetrics
 from api.presence import Presence
 from hub import positions
@@ -29,32 +31,41 @@ from hub.ids import (
 from hub.ports import Store
 from hub.sealing import Keyring, load_secret
 from hub.settings import Agent, Channel, Vault
+from hub.shared import open_shared
 
 log = logging.getLogger("hub.gateway")
 
 
 class Gateway:
-    """The services of one gateway. Ray-free but for the router's handles."""
+    """The services of one gateway. Ray-free."""
 
-    def __init__(self, name: str, config: Config, store: Store) -> None:
-        self.name = name
+    def __init__(
+        self, member: Member, config: Config, store: Store, find_directory: Callable[[], Awaitable[tuple[str, int]]]
+    ) -> None:
+        """`member` is this gateway as the others know it; `find_directory` says where the directory listens."""
+        self.name = member.name
+        self.node = member.node
         self.config = config
         self.store = store
         self.clock = SystemClock()
         self.keyring = Keyring(load_secret(config.secret_key, config.data_dir))
         self.vault = Vault(self.keyring)
         self.accounts = Accounts(store.documents, self.vault)
-        self.auth = Auth(self.accounts, store.documents, self.keyring)
+        installation = self.keyring.derive("shared")[:8].hex()
+        self.shared = open_shared(config.redis, installation=installation, per_minute=config.requests_per_minute)
+        self.auth = Auth(self.accounts, store.documents, self.keyring, lambda kind, id: self.changes.made(kind, id))
+        self.changes = Changes(self.accounts, self.auth, self.shared.notices)
         self.router = Router(
-            name,
+            member,
             store.partitions,
             secret=self.keyring.derive("wire"),
-            on_failure=self._shard_failed,
-            on_feeds=self._feeds_came,
+            find_directory=find_directory,
+            on_link=lambda shard: self.fanout.shard_connected(shard),
+            on_feeds=lambda feeds: self.fanout.receive(feeds),
         )
-        self.fanout = Fanout(name, self.router, self.accounts.forget)
-        self.presence = Presence(self.fanout)
-        self.limits = RateLimits(config.requests_per_minute)
+        self.fanout = Fanout(self.router, self.changes.heard)
+        self.presence = Presence(member.name, self.fanout, self.shared)
+        self.limits = self.shared.buckets
         self.metrics = GatewayMetrics()
         self.draining = False
         self._written: dict[int, int] = {}
@@ -62,20 +73,18 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
+        await self.shared.start()
         await self.router.start()
-        self._tasks.append(asyncio.get_running_loop().create_task(self.fanout.run()))
+        for work in (self.fanout.run(), self.changes.run(), self.presence.run()):
+            self._tasks.append(asyncio.get_running_loop().create_task(work))
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.router.stop()
+        await self.shared.close()
         await self.store.close()
-
-    def _feeds_came(self, feeds: bytes) -> None:
-        self.fanout.receive(feeds)
-
-    def _shard_failed(self, shard: str) -> None:
-        self.fanout.shard_failed(shard)
 
     # --- commands -------------------------------------------------------------------------------------------------
 
