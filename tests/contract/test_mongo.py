@@ -168,6 +168,20 @@ async def test_partitions_of_one_append_have_outcomes_of_their_own(store: MongoS
     assert await store.journal.head(3) == 3 and await store.journal.head(2) == 0
 
 
+async def test_slots_that_a_fail_over_took_back_do_not_mislead_who_saw_them(
+    store: MongoStore, other: MongoStore, raw: Any
+) -> None:
+    owned = await store.journal.acquire(1)
+    assert await append(store, owned.epoch, 1, "a") and await append(store, owned.epoch, 2, "a")
+    # Seen by this one, though no majority had them: stale, so ignored.
+    await other.snapshots.save(1, owned.epoch - 1, [StoredSnapshot("a", 2, b"s")])
+    assert not await append(other, owned.epoch, 9, "b")
+    await raw["journal"].delete_one({"p": 1, "l": 2})
+    new = await other.journal.acquire(1)
+    assert new.next_offset == 2 and await other.journal.head(1) == 1
+    assert await append(other, new.epoch, 2, "c") and await offsets(other) == [1, 2]
+
+
 # --- batches larger than a document -----------------------------------------------------------------------------------
 
 

@@ -100,7 +100,7 @@ class MongoJournal:
         images = {s: StreamImage(keys.get(s), snapshots.get(s)) for s in streams}
         fresh = [stream for stream in streams if stream not in snapshots]
         found = await asyncio.gather(
-            self._log.find({"p": partition, "r.s": {"$in": fresh}}),
+            *([self._log.find({"p": partition, "r.s": {"$in": fresh}})] if fresh else []),
             # One by one: each has another offset to begin at, and nearly always there is nothing.
             *(self._log.of_stream(partition, s.stream, s.offset) for s in snapshots.values()),
         )

@@ -15,6 +15,7 @@ names them: a part that no batch names was left by an append that never landed, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from bson import ObjectId
@@ -43,7 +44,7 @@ class MongoLog:
         self._parts = database["journal_parts"]
         self._document_max_bytes = document_max_bytes
         self._known: dict[int, int] = {}
-        """By partition, the highest slot number met: the newest is there or further on."""
+        """By partition, the highest slot number that a majority was seen to hold: the newest is there or further on."""
 
     async def newest(self, partition: int) -> Slot | None:
         # Not only what a majority holds: whoever decides what to write next must see what is there. What it then
@@ -53,7 +54,10 @@ class MongoLog:
     async def head(self, partition: int) -> int:
         """Offset of the newest record that a majority holds."""
         newest = await self._newest(partition, self._slots)
-        return newest.head if newest is not None else 0
+        if newest is None:
+            return 0
+        self._note(newest)
+        return newest.head
 
     async def _newest(self, partition: int, slots: Collection) -> Slot | None:
         known = self._known.get(partition, 0)
@@ -69,9 +73,13 @@ class MongoLog:
     async def insert(self, slots: list[Slot]) -> list[bool]:
         async with self._database.answering():
             taken = await insert_new(self._slots, [await self._document(slot) for slot in slots])
-        for slot in slots:
-            self._known[slot.partition] = max(slot.number, self._known.get(slot.partition, 0))
-        return [index not in taken for index in range(len(slots))]
+        outcomes = [index not in taken for index in range(len(slots))]
+        for slot in itertools.compress(slots, outcomes):
+            self._note(slot)
+        return outcomes
+
+    def _note(self, slot: Slot) -> None:
+        self._known[slot.partition] = max(slot.number, self._known.get(slot.partition, 0))
 
     async def _document(self, slot: Slot) -> Doc:
         document: Doc = {
