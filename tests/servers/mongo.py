@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import functools
 import os
 import shutil
@@ -27,6 +28,7 @@ from tests.hub_process import free_port
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
+PR_SET_PDEATHSIG = 1
 
 
 class MongoServer:
@@ -43,7 +45,11 @@ class MongoServer:
         command = [str(program), "--port", str(self.port), "--storage-path", str(self.folder / "data")]
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--sync-on-commit", "--log-level", "WARNING"], cwd=self.folder, stdout=log, stderr=log
+                [*command, "--sync-on-commit", "--log-level", "WARNING"],
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_the_tests,
             )
         began = time.monotonic()
         while not self._answers():
@@ -102,6 +108,12 @@ class MongoServer:
         if self._process is not None:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _die_with_the_tests() -> None:
+    """However they end: the kernel sees to it (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextlib.asynccontextmanager
