@@ -20,7 +20,7 @@ from hub.errors import Fenced, StoreUnavailable
 from hub.ports import Append, StoredRecord
 from hub.storage.mongo.slots import Slot, Slots
 
-SETTINGS = settings(max_examples=300, stateful_step_count=50, deadline=None, derandomize=True)
+SETTINGS = settings(max_examples=200, stateful_step_count=50, deadline=None, derandomize=True)
 UNTIL_IT_FAILS = settings(SETTINGS, max_examples=2_000, phases=[Phase.generate], report_multiple_bugs=False)
 
 
