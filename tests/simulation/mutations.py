@@ -323,8 +323,9 @@ def a_gap_between_feeds_is_papered_over(patch: Patch) -> None:
     add = Outbox.add
 
     def seamless(self: Outbox, partition: int, after: int, upto: int, items: Any, settings: Any) -> None:
-        held = self._feeds.get(partition)
-        add(self, partition, after if held is None else held.upto, upto, items, settings)
+        shown = self.__dict__.setdefault("shown", {})
+        add(self, partition, min(after, shown.get(partition, after)), upto, items, settings)
+        shown[partition] = upto
 
     patch(Outbox, "add", seamless)
 

@@ -34,7 +34,7 @@ class Streamer:
 
     async def live(self) -> None:
         town = self._town
-        while town.step():
+        while town.steps_left > 0:
             await asyncio.sleep(town.rng.expovariate(1 / self._pause_s))
             for _ in range(town.rng.choice([1, 2, 4])):
                 self.write()
