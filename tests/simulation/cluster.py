@@ -155,7 +155,12 @@ class Cluster:
         shape = self.shape
         office = directory.office = process.context.run(
             lambda: Office(
-                SECRET, self.store.partitions, seats=shape.seats, expected=shape.nodes * shape.seats, now=self.loop.time
+                SECRET,
+                self.store.partitions,
+                seats=shape.seats,
+                expected=shape.nodes * shape.seats,
+                now=self.loop.time,
+                clock=self._clock,
             )
         )
         tell_all = office._tell_all

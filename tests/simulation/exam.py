@@ -29,8 +29,8 @@ PAUSES_MAX_S = {
 STORE = Weather(slow=0.4, slow_max_s=0.06)
 """A healthy one, whose writes now and then take as long as a disk or a network does."""
 LAGS_S = [0.0, 0.1, 0.5]
-PLANNED = ("join", "leave")
-"""A hand-over finishes what is under way: nothing is refused, nothing has to be asked twice."""
+GENTLE = ("join", "leave", "directory")
+"""A hand-over finishes what is under way, and nobody needs a directory: nothing is refused, nothing has to be asked twice."""
 SETTLED_WITHIN_S = 60.0
 
 
@@ -67,8 +67,8 @@ class Exam:
         hitches = (
             self._hitches([s for s, life in lives.items() if s.gateway.process is life and s.gateway.alive]) - before
         )
-        if name in PLANNED and hitches:
-            world.history.broken.append(f"{name}: {sorted(hitches)[:5]} were asked twice, though nobody died")
+        if name in GENTLE and hitches:
+            world.history.broken.append(f"{name}: {sorted(hitches)[:5]} were asked twice, though no owner died")
 
     def _possible(self) -> dict[str, Callable[[], object]]:
         cluster, nemesis = self._cluster, self._world.nemesis

@@ -429,7 +429,18 @@ def a_broken_connection_is_nobodys_death(patch: Patch) -> None:
 
 @mutation
 def a_directory_that_starts_again_counts_from_nought(patch: Patch) -> None:
-    patch(Membership, "_adopt", lambda self, known, now: None)
+    begin = Membership.__init__
+
+    def forgetful(self: Membership, *arguments: Any, era: int = 0, **more: Any) -> None:
+        begin(self, *arguments, **more)
+
+    patch(Membership, "__init__", forgetful)
+    patch(Membership, "_is_news", lambda self, known, now: False)
+
+
+@mutation
+def a_directory_that_starts_again_does_not_ask_who_owns_what(patch: Patch) -> None:
+    patch(Membership, "_is_news", lambda self, known, now: False)
 
 
 # --- lanes --------------------------------------------------------------------------------------------------------
