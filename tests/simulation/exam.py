@@ -16,7 +16,7 @@ from tests.simulation.streams import Streamer
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-WRITE_EVERY_S = 0.1
+WRITE_EVERY_S = 0.05
 PAUSES_MAX_S = {
     "kill": 1.0,
     "stop": BEAT_TIMEOUT_S + 1.0,
@@ -31,6 +31,7 @@ STORE = Weather(slow=0.4, slow_max_s=0.06)
 LAGS_S = [0.0, 0.1, 0.5]
 GENTLE = ("join", "leave", "directory")
 """A hand-over finishes what is under way, and nobody needs a directory: nothing is refused, nothing has to be asked twice."""
+TURNS = ["leave", "join", "stop", "leave", "kill", "join", "directory", "power"]
 SETTLED_WITHIN_S = 60.0
 
 
@@ -42,9 +43,8 @@ class Exam:
     async def take(self) -> None:
         world = self._world
         possible = self._possible()
-        names = sorted(PAUSES_MAX_S)
-        turn = world.seed // 2 % len(names)  # not drawn: whatever else changes, each has its share of the seeds
-        name = next(name for name in names[turn:] + names[:turn] if name in possible)
+        turn = world.seed // 2 % len(TURNS)  # not drawn: whatever else changes, each has its share of the seeds
+        name = next(name for name in TURNS[turn:] + TURNS[:turn] if name in possible)
         world.history.trouble(f"exam: {name}")
         began_s = world.loop.now_s
         lives = {streamer: streamer.gateway.process for streamer in world.streamers}
@@ -78,9 +78,10 @@ class Exam:
             shard = self._world.rng.choice(guarded)
             exams["kill"] = lambda: cluster.kill(shard)
             exams["stop"] = lambda: nemesis.stop(shard, seconds=6.0)
-        if len(cluster.nodes) < NODES_MAX:
+        if len(cluster.nodes) < NODES_MAX and self._world.inner.partitions > len(cluster.nodes):
             exams["join"] = self._join
         free = [node for node in cluster.nodes if any(gateway.node != node for gateway in cluster.gateways)]
+        free = [node for node in free if any(shard.name in self._owners() for shard in cluster.nodes[node])]
         if len(cluster.nodes) > 1 and free:
             node = self._world.rng.choice(free)
             exams["leave"] = lambda: self._leave(node)
@@ -100,6 +101,10 @@ class Exam:
         gateway = self._world.rng.choice(self._world.gateways)
         for shard in owners:
             self._world.network.lags[frozenset((gateway.name, shard.name))] = self._world.rng.choice(LAGS_S)
+
+    def _owners(self) -> list[str]:
+        assert self._cluster.directory.office is not None
+        return self._cluster.directory.office.membership.assignment.owners
 
     def _guarded(self) -> list[Shard]:
         """Owners with a standby on their node."""

@@ -89,7 +89,7 @@ class World:
         self.provider = Provider(rng=rng, history=self.history)
         self.network = Network(self.loop, rng, self.history)
         self.cluster = Cluster(
-            Shape(rng.choice([1, 1, 2, 3]), rng.choice([1, 1, 2]), rng.choice([0, 1, 1])),
+            Shape(rng.choice([1, 2, 2, 3]), rng.choice([1, 1, 2]), rng.choice([0, 1, 1])),
             store=self.store,
             loop=self.loop,
             network=self.network,
