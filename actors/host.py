@@ -32,6 +32,7 @@ SWEEP_EVERY_S = 10.0
 OPEN_BACKOFF_FIRST_S = 0.1
 OPEN_BACKOFF_MAX_S = 2.0
 REPLAY_MAX_EVENTS = 10_000
+FLUSH_TIMEOUT_S = 1.0
 RELEASE_TIMEOUT_S = 10.0
 """Less than the directory waits, so that it hears of the end rather than guessing it."""
 
@@ -199,8 +200,13 @@ class Host:
         await self.courier.finish(partition)
         partition.retire()
         await partition.settled()
-        await self.views.flush()
-        await self.courier.save_checkpoints()
+        # Nobody is served meanwhile. What the lists lack (of any partition here) its next owner can give them, too.
+        try:
+            async with asyncio.timeout(FLUSH_TIMEOUT_S):
+                await self.views.flush()
+                await self.courier.save_checkpoints()
+        except TimeoutError:
+            log.warning("partition %d is given up before its lists are up to date", partition.number)
 
     def _close(self, partition: Partition, error: HubError) -> None:
         """Close it without telling anybody that it was lost."""
