@@ -61,7 +61,7 @@ SMALL_BOUNDS: list[tuple[str, str, list[Any]]] = [
     ("actors.lanes", "TURN_MAX_COMMANDS", [1, 3]),
     ("actors.lanes", "QUEUE_MAX_COMMANDS", [10]),
     ("actors.lanes", "RETRY_FOR_S", [0.5, 4.0]),
-    ("actors.lanes", "CALL_TIMEOUT_S", [0.5, 5.0]),
+    ("actors.lanes", "CALL_TIMEOUT_S", [2.0, 5.0]),
     ("actors.membership", "MOVES_MAX_AT_ONCE", [1]),
     ("actors.membership", "RELEASE_TIMEOUT_S", [1.0]),
 ]
