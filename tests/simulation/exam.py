@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WRITE_EVERY_S = 0.05
 PAUSES_MAX_S = {
     "kill": 1.0,
-    "stop": BEAT_TIMEOUT_S + 1.0,
+    "stop": BEAT_TIMEOUT_S + 1.5,
     "directory": 1.0,
     "join": 2.0,
     "leave": 2.0,
@@ -84,17 +84,13 @@ class Exam:
         free = [node for node in free if any(shard.name in self._owners() for shard in cluster.nodes[node])]
         if len(cluster.nodes) > 1 and free:
             node = self._world.rng.choice(free)
-            exams["leave"] = lambda: self._leave(node)
+            exams["leave"] = lambda: nemesis._begin(cluster.drain_node(node))
             exams["power"] = lambda: cluster.power_off(node)
         return exams
 
     def _join(self) -> None:
         self._lag(self._cluster.shards)
         self._cluster.add_node()
-
-    def _leave(self, node: str) -> None:
-        self._lag(self._cluster.nodes[node])
-        self._world.nemesis._begin(self._cluster.drain_node(node))
 
     def _lag(self, owners: list[Shard]) -> None:
         """One gateway is far from the old owners: what it has asked them is refused when others know better already."""

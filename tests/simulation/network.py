@@ -59,6 +59,8 @@ class End:
     def __init__(self, network: Network, process: Process, latency_max_s: float) -> None:
         self.network = network
         self.process = process
+        self._rng = Random(network.rng.getrandbits(32))
+        """Its own, so that the order in which a process closes its connections does not matter to anybody else."""
         self._latency_max_s = latency_max_s
         self.protocol: Any = None
         self.peer: End | None = None
@@ -84,7 +86,7 @@ class End:
         if self.gone:
             return
         network = self.network
-        if network.draws(network.traffic.breaks):
+        if self._draws(network.traffic.breaks):
             network.history.note(f"the connection of {self.process.name} and {self._peer.process.name} breaks")
             self.abort()
         elif self.unreachable:
@@ -111,12 +113,15 @@ class End:
     def unreachable(self) -> bool:
         return self.network.are_cut(self.process, self._peer.process)
 
+    def _draws(self, rate: float) -> bool:
+        return rate > 0 and self._rng.random() < rate
+
     def _due_s(self) -> float:
         network = self.network
-        due_s = network.loop.now_s + network.rng.uniform(0.5, 1.0) * self._latency_max_s
+        due_s = network.loop.now_s + self._rng.uniform(0.5, 1.0) * self._latency_max_s
         due_s += network.lags.get(frozenset((self.process.role, self._peer.process.role)), 0.0)
-        if network.draws(network.traffic.slow):
-            due_s += network.rng.uniform(0, network.traffic.slow_max_s)
+        if self._draws(network.traffic.slow):
+            due_s += self._rng.uniform(0, network.traffic.slow_max_s)
         self._arrives_s = max(self._arrives_s, due_s)
         return self._arrives_s
 
@@ -184,9 +189,6 @@ class Network:
         self._silent: set[str] = set()
         self._port = 0
         loop.network = self
-
-    def draws(self, rate: float) -> bool:
-        return rate > 0 and self.rng.random() < rate
 
     def at(self, when_s: float, step: Callable[[], object]) -> None:
         """In the network's own time: no process has a hand in it."""
