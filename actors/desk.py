@@ -52,6 +52,8 @@ class Desk:
         self._attended: dict[str, Link] = {}
         self._follower: Follower | None = None
         self._assignment = Assignment(0, [])
+        self._since: dict[int, int] = {}
+        """Of each partition of ours: the version that gave it to us."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
         self.host = Host(
@@ -103,6 +105,10 @@ class Desk:
         mine = set(assignment.of(self._name))
         # What we hold without wanting it is being released: if it is somebody else's already, that was too slow.
         self.host.abandon(sorted((self.host.wanted | self.host.partitions.keys()) - mine))
+        # What somebody else had while we heard nothing of it is to be opened anew: we may have missed something.
+        since = {partition: assignment.since[partition] for partition in mine}
+        self.host.abandon([p for p in sorted(mine & self.host.wanted) if self._since.get(p) != since[p]])
+        self._since = since
         missing = [p for p in sorted(mine - self.host.wanted) if p not in assignment.moving]
         if missing:
             self.host.wanted.update(missing)

@@ -68,7 +68,7 @@ class Membership:
         """The seat each partition is to have, for the seats in `_targets_of`."""
         self._targets_of: tuple[str, ...] = ()
         self.draining: set[str] = set()
-        self.assignment = Assignment(era, [""] * partitions)
+        self.assignment = Assignment(era, [""] * partitions, since=[era] * partitions)
         self._told = self._said()
 
     # --- what is told ---------------------------------------------------------------------------------------------
@@ -97,13 +97,13 @@ class Membership:
         """
         began = any(self.assignment.owners) and now - self._began > RETURN_PATIENCE_S
         foreign = (known.version < self._era and not began) or known.version > self.assignment.version
-        return foreign and known.version > self._adopted and len(known.owners) == self._partitions
+        return foreign and known.version > self._adopted and len(known.owners) == len(known.since) == self._partitions
 
     def _adopt(self, known: Assignment, now: float) -> None:
         """We were restarted: the last word of our predecessor holds, and those it knew are expected back."""
         self._adopted = known.version
         version = max(known.version, self.assignment.version) + 1
-        self.assignment = Assignment(version, list(known.owners), list(known.members))
+        self.assignment = Assignment(version, list(known.owners), list(known.members), since=list(known.since))
         # What we decided before we knew is void: who owned nothing by then has no seat.
         self._moving.clear()
         for seat in self._seats.values():
@@ -158,8 +158,11 @@ class Membership:
         members = sorted((seat.member for seat in alive.values()), key=lambda member: member.name)
         self.assignment.members, self.assignment.moving = members, sorted(self._moving)
         if self._told != self._said():
-            self._told = self._said()
             self.assignment.version += 1
+            before, self._told = self._told[0], self._said()
+            for partition, owner in enumerate(self.assignment.owners):
+                if owner != before[partition]:
+                    self.assignment.since[partition] = self.assignment.version
         return releases
 
     def _said(self) -> tuple[list[str], list[Member], list[int]]:
