@@ -6,7 +6,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-HOMES = ("memory", "sqlite")
+from tests.servers.postgres import shared_postgres
+
+DURABLE_HOMES = ("sqlite", "postgres")
+HOMES = ("memory", *DURABLE_HOMES)
 
 
 @contextlib.asynccontextmanager
@@ -17,5 +20,8 @@ async def fresh_home(home: str, folder: Path) -> AsyncIterator[str]:
             yield "memory:"
         case "sqlite":
             yield f"sqlite://{folder}"
+        case "postgres":
+            async with shared_postgres().database() as url:
+                yield url
         case _:
             raise ValueError(home)
