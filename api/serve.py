@@ -13,6 +13,7 @@ from typing import IO
 from api.listener import listen
 from hub import logs
 from hub.config import Config, InvalidSetting
+from hub.errors import StoreUnavailable
 from hub.sealing import load_secret
 from hub.storage import open_store
 
@@ -59,7 +60,7 @@ async def _prepare(config: Config) -> int:
     load_secret(config.secret_key, config.data_dir)
     try:
         store = await open_store(config.storage, partitions=config.partitions)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, StoreUnavailable) as error:
         raise InvalidSetting(str(error)) from None
     count = store.partitions
     await store.close()

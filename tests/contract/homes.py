@@ -6,10 +6,17 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tests.servers.postgres import shared_postgres
+from tests.servers.postgres import PostgresServer, shared_postgres
 
 DURABLE_HOMES = ("sqlite", "postgres")
 HOMES = ("memory", *DURABLE_HOMES)
+SERVED_HOMES = ("postgres",)
+"""Those in a server of their own, which can be away while the hub is not."""
+
+
+def server_of(home: str) -> PostgresServer:
+    """Shared by the whole session: who breaks it mends it."""
+    return {"postgres": shared_postgres}[home]()
 
 
 @contextlib.asynccontextmanager

