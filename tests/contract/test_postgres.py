@@ -293,9 +293,7 @@ async def test_a_read_only_server_is_a_retryable_error(url: str) -> None:
     await shared_postgres().run(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     with pytest.raises(StoreUnavailable, match="read-only"):
         await store.journal.append([Append(1, owned.epoch, 1, [StoredRecord(1, "s", b"x")])])
-    await sql(
-        url, f"SET default_transaction_read_only = off; ALTER DATABASE {name} RESET default_transaction_read_only"
-    )
+    await shared_postgres().run(f"ALTER DATABASE {name} RESET default_transaction_read_only")
     assert await store.journal.append([Append(1, owned.epoch, 1, [StoredRecord(1, "s", b"x")])]) == [True]
     await store.close()
 
