@@ -19,6 +19,7 @@ from pathlib import Path
 
 import asyncpg
 
+from tests.aftercare import Aftercare
 from tests.hub_process import free_port
 
 START_TIMEOUT_S = 30.0
@@ -44,6 +45,9 @@ class PostgresServer:
         self._user = _unprivileged_user()
         self._programs = _reachable_programs(self.folder) if self._user else PACKAGE / "pginstall" / "bin"
         self._process: subprocess.Popen[bytes] | None = None
+        self._aftercare = Aftercare()
+        self._aftercare.promise("sh", "-c", f"kill -QUIT $(head -n 1 {self.folder}/data/postmaster.pid)")
+        self._aftercare.promise("rm", "-rf", str(self.folder))
         self._initialise()
 
     def _initialise(self) -> None:
@@ -125,6 +129,7 @@ class PostgresServer:
     def remove(self) -> None:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._aftercare.call_off()
 
     @contextlib.asynccontextmanager
     async def database(self) -> AsyncIterator[str]:
