@@ -10,7 +10,7 @@ import re
 
 from hub.ids import SPREAD_MAX_PARTITIONS
 
-_TOKEN = re.compile(rf"^\d{{1,4}}-\d{{1,18}}(_\d{{1,4}}-\d{{1,18}}){{0,{SPREAD_MAX_PARTITIONS - 1}}}$")
+_TOKEN = re.compile(rf"\d{{1,4}}-\d{{1,18}}(_\d{{1,4}}-\d{{1,18}}){{0,{SPREAD_MAX_PARTITIONS - 1}}}", re.ASCII)
 
 
 def encode(offsets: dict[int, int]) -> str:
@@ -30,7 +30,7 @@ def around(offsets: dict[int, int], partition: int) -> tuple[str, str]:
 
 def decode(token: str) -> dict[int, int] | None:
     """Offsets by partition, or None where this never was a position."""
-    if not _TOKEN.match(token):
+    if not _TOKEN.fullmatch(token):
         return None
     pairs = (part.split("-") for part in token.split("_"))
     return {int(partition): int(offset) for partition, offset in pairs}
