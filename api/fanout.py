@@ -392,6 +392,7 @@ class Fanout:
         topics.forget(topic)
         return found
 
+
 def frame(topic: str, item: Publication, position: str) -> str:
     """The text frame of an event, the same for every session that follows the topic."""
     return f'{{"type":"event","topic":"{topic}","position":"{position}","event":{item.event.decode()}}}'

@@ -14,7 +14,7 @@ from api.fanout import INBOX, Fanout, Subscription
 from api.sessions import TOO_SLOW, Session
 from hub import commands as c
 from hub import positions
-from hub.errors import NotFound, Unavailable
+from hub.errors import Unavailable
 from hub.ids import customer_id, partitions_of, stream_partition
 from tests.unit.actors.rig import KEYRING, TENANT, Gate, GatedStore, Rig, in_virtual_time, inbound
 
@@ -336,23 +336,23 @@ async def test_a_gap_in_one_partition_does_not_stall_the_others(monkeypatch: pyt
 
 
 @in_virtual_time
-async def test_a_gap_that_cannot_be_told_closes_the_sessions_and_they_resume() -> None:
+async def test_a_gap_that_cannot_be_told_closes_every_session_of_the_tenant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.readers.publisher.OUTBOX_MAX_PUBLICATIONS", 2)
+    monkeypatch.setattr("actors.host.REPLAY_MAX_EVENTS", 3)
     shards = await two_shards()
     fanout = gateway(shards)
-    live = await a_run(shards, fanout, rounds=1)
-    replay, shards.replay = shards.replay, _too_far_back  # type: ignore[method-assign, assignment]
+    live = await Follower(fanout).follow()
     shards.feeds["one"].shut()
-    fanout._partition(0).head = fanout._partition(0).head - 1  # type: ignore[operator]  # as if one had been skipped
-    await shards.write(sender_in(0))
+    for _ in range(9):
+        await shards.write(sender_in(0))
     await shards.feeds["one"].open()
     await settle()
-    shards.replay = replay  # type: ignore[method-assign]
-    again = await Follower(fanout).follow(live.frames[-1]["position"])
-    assert again.recovered
-
-
-async def _too_far_back(*args: object) -> list[Publication]:
-    raise NotFound
+    assert live.closed_with == TOO_SLOW
+    again = await Follower(fanout).follow(live.start)
+    assert again.recovered is False, "never a part of it"
+    await shards.write(sender_in(0), sender_in(3))
+    await settle()
+    assert len(again.seen) == 1 + 2
 
 
 # --- the first interest -----------------------------------------------------------------------------------------------

@@ -92,6 +92,5 @@ async def test_the_oldest_is_looked_up_again_when_more_tenants_are_known_than_ar
 
 
 TENANT_OF_AN_EARLIER_VERSION = (
-    "9301c42b84a26964a461636d65a46e616d65a441636d65a66c6f63616c65a26573a974696d655f7a"
-    "6f6e65a3555443c0"
+    "9301c42b84a26964a461636d65a46e616d65a441636d65a66c6f63616c65a26573a974696d655f7a6f6e65a3555443c0"
 )

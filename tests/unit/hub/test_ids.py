@@ -5,7 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.ids import PARTITIONS_MAX, SPREAD_MAX_PARTITIONS, customer_id, partitions_of, stream_partition, tenant_partition
+from hub.ids import (
+    PARTITIONS_MAX,
+    SPREAD_MAX_PARTITIONS,
+    customer_id,
+    partitions_of,
+    stream_partition,
+    tenant_partition,
+)
 
 SECRET = b"a secret of unit tests only"
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}", fullmatch=True)

@@ -26,6 +26,8 @@ def test_what_stands_around_one_part_makes_the_whole_with_it(vector: dict[int, i
     assert f"{before}{partition}-{vector[partition]}{after}" == positions.encode(vector)
 
 
-@pytest.mark.parametrize("token", ["", "x", "3", "3-", "3-1_", "_3-1", "3-1_x", "3--1", "3-1 ", "3-1\n", "３-1", "3-1_" * 64 + "3-1"])
+@pytest.mark.parametrize(
+    "token", ["", "x", "3", "3-", "3-1_", "_3-1", "3-1_x", "3--1", "3-1 ", "3-1\n", "３-1", "3-1_" * 64 + "3-1"]
+)
 def test_what_never_was_a_position_is_recognised(token: str) -> None:
     assert positions.decode(token) is None
