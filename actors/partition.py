@@ -46,6 +46,7 @@ class Phase(Enum):
     OPENING = "opening"
     ACTIVE = "active"
     RECOVERING = "recovering"
+    RETIRING = "moving"
 
 
 class Batch:
@@ -99,6 +100,8 @@ class Partition:
         self._settled: list[tuple[int, asyncio.Future[None]]] = []
         self._unsure_serial = 0
         """Batches up to this one hold events of an activation that was dropped: load nothing before they settle."""
+        self._trouble: StoreUnavailable | None = None
+        """What the store said when the partition last tried to recover."""
         self._owned = asyncio.Event()
         """Set while no write of ours can still land unseen; what is loaded before that may miss an event."""
         self._owned.set()
@@ -116,6 +119,11 @@ class Partition:
     def activate(self) -> None:
         """Begin to take commands; readers have caught up by now."""
         self.phase = Phase.ACTIVE
+
+    def retire(self) -> None:
+        """Take no more commands; what was decided is still committed."""
+        if self.phase is Phase.ACTIVE:
+            self.phase = Phase.RETIRING
 
     def close(self, error: HubError) -> None:
         """Forget everything: another owner has it, or the process is going."""
@@ -141,7 +149,10 @@ class Partition:
 
     def submit(self, invocation: Invocation, ticket: Ticket) -> None:
         if self.phase is not Phase.ACTIVE:
-            ticket.refuse(Unavailable(f"partition {self.number} is {self.phase.value}", retry_after_s=0.05))
+            # While it may be back any moment, whoever asks keeps the command; once the store is known to be down, the
+            # caller is told.
+            away = Unavailable(f"partition {self.number} is {self.phase.value}", retry_after_s=0.05)
+            ticket.refuse(self._trouble or away)
             return
         if len(self._open.records) >= PENDING_MAX_EVENTS:
             ticket.refuse(Overloaded("the journal cannot keep up", retry_after_s=1))
@@ -351,7 +362,7 @@ class Partition:
     def seal_batch(self) -> Append | None:
         """Hand the open batch to the committer and begin the next one."""
         batch = self._open
-        if self.phase is not Phase.ACTIVE or not batch.records or self._in_flight is not None:
+        if self.phase not in (Phase.ACTIVE, Phase.RETIRING) or not batch.records or self._in_flight is not None:
             return None
         self._in_flight = batch
         self._serial += 1
@@ -379,7 +390,7 @@ class Partition:
 
     def commit_failed(self, error: StoreUnavailable) -> None:
         """The outcome is unknown. Callers are told to retry; ownership is taken anew before anything else."""
-        if self.phase is not Phase.ACTIVE:
+        if self.phase not in (Phase.ACTIVE, Phase.RETIRING):
             return
         self.phase = Phase.RECOVERING
         self._owned.clear()
@@ -410,12 +421,15 @@ class Partition:
                 return
             except Exception as error:
                 unforeseen = not isinstance(error, HubError)
+                if isinstance(error, StoreUnavailable):
+                    self._trouble = StoreUnavailable(error.detail, retry_after_s=RECOVER_BACKOFF_MAX_S)
                 log.warning("partition %d is not back yet: %s", self.number, error, exc_info=unforeseen)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, RECOVER_BACKOFF_MAX_S)
                 continue
             self.durable = owned.next_offset - 1
             self._restart_at(owned.next_offset)
+            self._trouble = None
             self.phase = Phase.ACTIVE
             if missed:
                 self._on_entries(self, missed)

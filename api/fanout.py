@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hub.fanout")
 
-ATTEND_EVERY_S = 0.5
+ATTEND_EVERY_S = 5.0
+ATTEND_RETRY_S = 0.2
 RECENT_MAX_PUBLICATIONS = 2_000
 HELD_MAX_FEEDS = 10_000
 CATCHING_MAX_PUBLICATIONS = 50_000
 RESYNC_RETRY_S = 0.1
 AHEAD_TIMEOUT_S = 2.0
+ATTENDED_TIMEOUT_S = 10.0
 PAST_MAX_PUBLICATIONS = 10_000
 INBOX = "inbox"
 ALONE = ("", "")
@@ -63,12 +65,7 @@ class TenantTopics:
         self.recent: dict[int, deque[Publication]] = {number: deque(maxlen=share) for number in partitions}
         self.attended = asyncio.Event()
         self.owed: dict[int, int] = {}
-        """Where each shard stood when it learned of our interest: what came before may be kept from us unnoticed."""
-
-    def attend(self, owed: dict[int, int]) -> None:
-        if not self.attended.is_set():
-            self.owed = owed
-            self.attended.set()
+        """Where each partition stood when its owner learned of our interest: feeds of what came before leave us out."""
 
     def of(self, topic: str) -> set[Subscription]:
         if topic == INBOX:
@@ -90,8 +87,6 @@ class PartitionFeed:
     def __init__(self, number: int) -> None:
         self.number = number
         self.head: int | None = None
-        self.told: int | None = None
-        """The partition's end as its shard last named it, None where no shard did in this round."""
         self.held: list[Feed] = []
         self.resyncing = False
         self.awaited: list[tuple[int, asyncio.Future[None]]] = []
@@ -133,70 +128,78 @@ class Past(NamedTuple):
 class Fanout:
     def __init__(
         self,
-        name: str,
         router: Router,
         on_setting: Callable[[str, str], None],
         partitions_of: Callable[[str], Awaitable[tuple[int, ...]]],
     ) -> None:
         """`partitions_of` a tenant may raise Unavailable while nobody knows (`placement.py`)."""
-        self._name = name
         self._router = router
         self._on_setting = on_setting
         self._partitions_of = partitions_of
         self._tenants: dict[str, TenantTopics] = {}
         self._partitions: dict[int, PartitionFeed] = {}
-        self._incarnations: dict[str, int] = {}
         self._wake = asyncio.Event()
-        self._attending = asyncio.Lock()
+        self._attending: dict[str, int] = {}
+        """Shards that know of our interest, and in how many tenants: they are only ever added."""
+        self._told: dict[str, dict[int, int]] = {}
+        """What each shard said in return: where the partitions that were open there stood."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.published = 0
 
     # --- following the shards -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Renew our interest for ever: after a shard's restart this is how it learns of us again."""
+        """Tell every shard which tenants we care about: whenever that changes, or a shard is connected anew."""
         while True:
-            await self._attend_all()
+            self._wake.clear()
+            done = await self._attend_all()
             try:
-                await asyncio.wait_for(self._wake.wait(), ATTEND_EVERY_S)
+                async with asyncio.timeout(ATTEND_EVERY_S if done else ATTEND_RETRY_S):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
-            self._wake.clear()
 
-    def shard_failed(self, shard: str) -> None:
+    def shard_connected(self, shard: str) -> None:
+        self._attending.pop(shard, None)
         self._wake.set()
 
-    async def _attend_all(self) -> None:
-        async with self._attending:
-            tenants = list(self._tenants)
-            for feed in self._partitions.values():
-                feed.told = None
-            for shard in self._router.shards:
-                try:
-                    incarnation, heads = await self._router.attend(shard, self._name, tenants)
-                except HubError:
-                    continue
-                self._attended(shard, incarnation, heads)
-            for tenant in tenants:
-                topics = self._tenants.get(tenant)
-                if topics is not None and (told := self._told(topics)) is not None:
-                    topics.attend(told)
+    async def _attend_all(self) -> bool:
+        """False where somebody could not be told yet."""
+        tenants = list(self._tenants)
+        missing = [shard for shard in self._router.members if self._attending.get(shard) != len(tenants)]
+        told = await asyncio.gather(*(self._attend(shard, tenants) for shard in missing))
+        for tenant in tenants:
+            topics = self._tenants[tenant]
+            if not topics.attended.is_set():
+                told.append(self._begin(topics, len(tenants)))
+        return all(told)
 
-    def _attended(self, shard: str, incarnation: int, heads: dict[int, int]) -> None:
-        reborn = self._incarnations.get(shard) not in (None, incarnation)
-        self._incarnations[shard] = incarnation
+    async def _attend(self, shard: str, tenants: list[str]) -> bool:
+        self._attending[shard] = len(tenants)
+        try:
+            _, heads = await self._router.attend(shard, tenants)
+        except HubError:
+            self._attending.pop(shard, None)
+            return False
+        self._told[shard] = heads
         for number, head in heads.items():
             feed = self._partition(number)
-            feed.told = head
             if feed.head is None:
                 feed.head = head
-            elif reborn and feed.head < head:
-                self._resync(number, feed, head)
+        return True
 
-    def _told(self, topics: TenantTopics) -> dict[int, int] | None:
-        """Where the shards of a tenant stood when they learned of our interest, None while not all of them have."""
-        told = {number: end for number in topics.partitions if (end := self._partition(number).told) is not None}
-        return told if len(told) == len(topics.partitions) else None
+    def _begin(self, topics: TenantTopics, count: int) -> bool:
+        """Let a tenant's subscribers go on. False where the owner of one of its partitions has not heard of it yet."""
+        owed = {}
+        for number in topics.partitions:
+            owner = self._router.owner(number)
+            if self._attending.get(owner) != count or number not in self._told.get(owner, {}):
+                self._attending.pop(owner, None)
+                return False
+            owed[number] = self._told[owner][number]
+        topics.owed = owed
+        topics.attended.set()
+        return True
 
     def _partition(self, number: int) -> PartitionFeed:
         feed = self._partitions.get(number)
@@ -311,10 +314,17 @@ class Fanout:
         topics.of(subscription.topic).add(subscription)
         if not topics.attended.is_set():
             self._wake.set()
-            await topics.attended.wait()
+            await self._attended(topics)
         if not await self._reached(topics.owed):
             raise Unavailable("this gateway is catching up", retry_after_s=1)
         return self._heads(topics)
+
+    async def _attended(self, topics: TenantTopics) -> None:
+        try:
+            async with asyncio.timeout(ATTENDED_TIMEOUT_S):
+                await topics.attended.wait()
+        except TimeoutError:
+            raise Unavailable("a shard is being replaced", retry_after_s=1) from None
 
     def _heads(self, topics: TenantTopics) -> dict[int, int]:
         """How far each of a tenant's partitions has been passed on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -33,20 +34,22 @@ def sender_in(partition: int) -> str:
 
 
 class Shards:
-    """What a router is to a fan-out, over hosts in memory. A feed can be held up, a replay too."""
-
-    partitions = PARTITIONS
+    """What there is behind the routers of all gateways: hosts in memory. A feed can be held up, a replay too."""
 
     def __init__(self, store: GatedStore, hosts: dict[str, Rig]) -> None:
         self.store = store
         self._hosts = hosts
-        self.shards = list(hosts)
+        self.members = list(hosts)
         self.down: set[str] = set()
         self.feeds: dict[str, Gate] = {name: Gate() for name in hosts}
         self.replays: dict[int, Gate] = {number: Gate() for number in range(PARTITIONS)}
         self.receive: dict[str, Callable[[bytes], None]] = {}
 
-    async def attend(self, shard: str, gateway: str, tenants: list[str]) -> tuple[int, dict[int, int]]:
+    def owner(self, partition: int) -> str:
+        [name] = [name for name, rig in self._hosts.items() if partition in rig.host.partitions]
+        return name
+
+    async def attend(self, gateway: str, shard: str, tenants: list[str]) -> tuple[int, dict[int, int]]:
         if shard in self.down:
             raise Unavailable
         host = self._hosts[shard].host
@@ -62,8 +65,7 @@ class Shards:
 
     async def replay(self, partition: int, tenant: str, after: int, upto: int) -> list[Publication]:
         await self.replays[partition].arrive()
-        [host] = [rig.host for rig in self._hosts.values() if partition in rig.host.partitions]
-        return await host.replay(partition, tenant, after, upto)
+        return await self._hosts[self.owner(partition)].host.replay(partition, tenant, after, upto)
 
     async def write(self, *senders: str) -> None:
         """One message of each, side by side."""
@@ -72,10 +74,23 @@ class Shards:
             command = inbound(f"in-{next(_numbers)}", sender)
             invocation = c.Invocation(TENANT, customer(sender), command)
             number = stream_partition(invocation.stream, PARTITIONS)
-            [host] = [rig.host for rig in self._hosts.values() if number in rig.host.partitions]
-            work.append(host.submit([invocation]))
+            work.append(self._hosts[self.owner(number)].host.submit([invocation]))
         for [answer] in await asyncio.gather(*work):
             assert isinstance(answer, c.Done), answer
+
+
+class Router:
+    """What a router is to a fan-out: one gateway's way to the shards."""
+
+    def __init__(self, name: str, shards: Shards) -> None:
+        self.partitions = PARTITIONS
+        self.members = shards.members
+        self.owner = shards.owner
+        self.attend = functools.partial(shards.attend, name)
+        self._shards = shards
+
+    async def replay(self, partition: int, tenant: str, after: int, upto: int) -> list[Publication]:
+        return await self._shards.replay(partition, tenant, after, upto)
 
 
 _numbers = iter(range(10**9))
@@ -94,7 +109,7 @@ def gateway(shards: Shards, name: str = "gateway") -> Fanout:
     async def places(tenant: str) -> tuple[int, ...]:
         return MINE
 
-    fanout = Fanout(name, shards, lambda kind, id: None, places)  # type: ignore[arg-type]
+    fanout = Fanout(Router(name, shards), lambda kind, id: None, places)  # type: ignore[arg-type]
     shards.receive[name] = fanout.receive
     asyncio.get_running_loop().create_task(fanout.run())
     return fanout

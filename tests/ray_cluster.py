@@ -1,0 +1,295 @@
+"""A Ray cluster of several nodes on this machine, by the same `ray start` commands that a real one is made with.
+
+    with RayCluster(nodes=2) as cluster:
+        cluster.address            # what `hub serve --ray-address` takes
+        cluster.nodes[0].kill()    # everything of that node at once, as a power cut would
+        cluster.nodes[0].start()   # and back again
+
+Every node has an address, a temporary folder and processes of its own. With `namespaces=True` (root, iproute2) every
+node but the head has a network of its own too, which `cut` and `heal` take away and give back. As a command,
+`python -m tests.ray_cluster --nodes 2`, it stays up until Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from actors.supervisor import RAY_ENVIRONMENT
+from tests.aftercare import Aftercare
+from tests.namespaces import Bridge
+from tests.processes import adopt_orphans, alive, command_of, descendants, end_family, tell
+
+NODE_CPUS = 2
+OBJECT_STORE_BYTES = 80 * 1024 * 1024
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 5.0
+# A node that does not answer three times in a row, half a second apart, is dead. Ray's own defaults take over 20 s.
+HEALTH_CHECKS = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+}
+
+
+class Node:
+    """One node: `ray start --block` and everything that comes from it."""
+
+    def __init__(self, cluster: RayCluster, name: str, ip: str) -> None:
+        self.name = name
+        self.ip = ip
+        self.netns: str | None = None
+        self._cluster = cluster
+        self._folder = cluster.folder / name
+        self._process: subprocess.Popen[bytes] | None = None
+        self.seconds_to_join = 0.0
+
+    @property
+    def is_head(self) -> bool:
+        return self is self._cluster.head
+
+    # --- starting and stopping ------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start it; it has not joined yet when this returns."""
+        self._folder.mkdir(exist_ok=True)
+        log = open(self._cluster.folder / f"{self.name}.log", "ab")  # noqa: SIM115 (lives as long as the process)
+        prefix = ["ip", "netns", "exec", self.netns] if self.netns else []
+        self._process = subprocess.Popen(
+            [*prefix, *self._command()],
+            env=self._cluster.environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=adopt_orphans,
+        )
+        log.close()
+        self._cluster.aftercare.promise("kill", str(self._process.pid))
+
+    def _command(self) -> list[str]:
+        ray = str(Path(sys.executable).parent / "ray")
+        command = [ray, "start", "--block", "--disable-usage-stats", "--include-log-monitor=false"]
+        command += [f"--node-ip-address={self.ip}", f"--object-store-memory={OBJECT_STORE_BYTES}"]
+        command += [f"--temp-dir={self._folder}", "--dashboard-agent-listen-port=0"]
+        if self.is_head:
+            port = self._cluster.address.rpartition(":")[2]
+            # No CPUs: nothing that belongs on a node of its own is placed beside the control store.
+            return [*command, "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false"]
+        return [*command, f"--address={self._cluster.address}", f"--num-cpus={NODE_CPUS}"]
+
+    def start(self) -> None:
+        """Start it, or start it again; returns once the cluster knows it as alive."""
+        began = time.monotonic()
+        self.begin()
+        self.wait_joined()
+        self.seconds_to_join = time.monotonic() - began
+
+    def wait_joined(self) -> None:
+        began = time.monotonic()
+        while time.monotonic() - began < START_TIMEOUT_S:
+            if self.ip in self._cluster.alive_ips():
+                return
+            assert self._process is not None
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.1)
+        log = (self._cluster.folder / f"{self.name}.log").read_text(errors="replace")
+        raise AssertionError(f"node {self.name} did not join:\n{log[-3000:]}")
+
+    def kill(self) -> None:
+        """kill -9 of every process of this node at once."""
+        if self._process is not None:
+            end_family(self._process.pid)
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """SIGTERM: Ray says goodbye to the cluster."""
+        if self._process is None:
+            return
+        family = self.pids()
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_TIMEOUT_S)
+        for pid in family:
+            tell(pid, signal.SIGKILL)
+        self.kill()
+
+    # --- its processes --------------------------------------------------------------------------------------------
+
+    def pids(self) -> list[int]:
+        """All processes of the node, `ray start` itself first."""
+        if self._process is None:
+            return []
+        return [pid for pid in [self._process.pid, *descendants(self._process.pid)] if alive(pid)]
+
+    def pids_of(self, name: str) -> list[int]:
+        """Those of a Ray actor class: `Shard`, `GatewayActor`."""
+        return [pid for pid in self.pids() if f"ray::{name}" in command_of(pid)]
+
+    def raylet(self) -> int:
+        [pid] = [pid for pid in self.pids() if command_of(pid).split(" ")[0].endswith("/raylet")]
+        return pid
+
+
+class RayCluster:
+    """A head without CPUs and `nodes` nodes with two each. `health_checks` are Ray's settings of when a node is dead."""
+
+    def __init__(
+        self, nodes: int = 2, *, namespaces: bool = False, health_checks: dict[str, str] | None = None
+    ) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="rayc-", dir="/tmp"))  # sockets want short paths
+        self.aftercare = Aftercare()
+        self.environment = _environment(HEALTH_CHECKS if health_checks is None else health_checks)
+        self._bridge = Bridge(self.aftercare) if namespaces else None
+        network = self._bridge.network if self._bridge else f"127.77.{os.getpid() % 250}"
+        head_ip = f"{network}.1"
+        self.address = f"{head_ip}:{_free_port(head_ip)}"
+        self.head = Node(self, "head", head_ip)
+        self.nodes = [self._planned(f"{network}.{n + 2}", f"node{n + 1}") for n in range(nodes)]
+
+    def _planned(self, ip: str, name: str) -> Node:
+        node = Node(self, name, ip)
+        if self._bridge is not None:
+            node.netns = self._bridge.connect(name, ip)
+        return node
+
+    @property
+    def host_ip(self) -> str:
+        """Where nodes reach servers of this machine."""
+        return self.head.ip
+
+    def __enter__(self) -> RayCluster:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the head, and all nodes at once as soon as its control store listens."""
+        self.head.begin()
+        _wait_for_port(self.address)
+        for node in self.nodes:
+            node.begin()
+        for node in (self.head, *self.nodes):
+            node.wait_joined()
+
+    def add(self) -> Node:
+        """One node more. Returns it once it has joined."""
+        network = self.head.ip.rpartition(".")[0]
+        node = self._planned(f"{network}.{len(self.nodes) + 2}", f"node{len(self.nodes) + 1}")
+        self.nodes.append(node)
+        node.start()
+        return node
+
+    def close(self) -> None:
+        for node in [*self.nodes, self.head]:
+            node.kill()
+        if self._bridge is not None:
+            self._bridge.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.aftercare.call_off()
+
+    # --- the network ----------------------------------------------------------------------------------------------
+
+    def cut(self, node: Node) -> None:
+        """Nothing reaches the node any more, and it reaches nobody; its processes go on."""
+        assert self._bridge is not None and node.netns is not None, "only nodes with a network of their own can be cut"
+        self._bridge.cut(node.name)
+
+    def heal(self, node: Node) -> None:
+        assert self._bridge is not None
+        self._bridge.heal(node.name)
+
+    # --- what the cluster knows -----------------------------------------------------------------------------------
+
+    def alive_ips(self) -> set[str]:
+        """Addresses of the nodes that the control store takes for alive."""
+        return {str(info["ip"]) for info in self._infos() if info["alive"]}
+
+    def _infos(self) -> list[dict[str, Any]]:
+        from ray._raylet import GcsClient
+
+        with contextlib.suppress(Exception):
+            found = GcsClient(address=self.address).get_all_node_info(timeout=2)
+            # State 0 is alive: protobuf's GcsNodeInfo.GcsNodeState.
+            return [{"ip": info.node_manager_address, "alive": info.state == 0} for info in found.values()]
+        return []
+
+    def wait_dead(self, node: Node, timeout_s: float = 60.0) -> float:
+        """Seconds until the control store has noticed that the node is gone."""
+        began = time.monotonic()
+        while node.ip in self.alive_ips():
+            if time.monotonic() - began > timeout_s:
+                raise AssertionError(f"after {timeout_s} s the cluster still takes {node.name} for alive")
+            time.sleep(0.02)
+        return time.monotonic() - began
+
+
+def _environment(health_checks: dict[str, str]) -> dict[str, str]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HUB_", "RAY_"))}
+    # The shards' classes are pickled by reference: the nodes must find our packages.
+    root = str(Path(__file__).parent.parent)
+    return inherited | RAY_ENVIRONMENT | health_checks | {"PYTHONPATH": root}
+
+
+def _free_port(ip: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((ip, 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for_port(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    give_up = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < give_up:
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing listens at {address}")
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[None]:
+    """SIGTERM ends it as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with contextlib.suppress(KeyboardInterrupt):
+        yield
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.ray_cluster", description="A Ray cluster on this machine.")
+    parser.add_argument("--nodes", type=int, default=2, help="nodes beside the head")
+    parser.add_argument("--namespaces", action="store_true", help="a network for each node (root)")
+    args = parser.parse_args()
+    with until_interrupted(), RayCluster(args.nodes, namespaces=args.namespaces) as cluster:
+        print(f"hub serve --ray-address {cluster.address}", flush=True)
+        for node in (cluster.head, *cluster.nodes):
+            print(f"{node.name}: {node.ip}, raylet {node.raylet()}", flush=True)
+        print("Ctrl-C ends it.", flush=True)
+        signal.pause()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
