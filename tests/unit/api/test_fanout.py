@@ -118,13 +118,14 @@ def gateway(shards: Shards, name: str = "gateway") -> Fanout:
 class Follower:
     """An agent's session that subscribes, and resumes, the way `api/stream.py` does."""
 
-    def __init__(self, fanout: Fanout, topic: str = INBOX) -> None:
+    def __init__(self, fanout: Fanout, topic: str = INBOX, tenant: str = TENANT) -> None:
         self.frames: list[dict[str, Any]] = []
         self.start = ""
         self.recovered: bool | None = None
         self.session = Session(self._send)
         self.closed_with: int | None = None
         self._fanout = fanout
+        self._tenant = tenant
         self._subscription = Subscription(self.session, topic, lambda item, text: self.session.write(text))
 
     async def _send(self, message: Any) -> None:
@@ -135,8 +136,8 @@ class Follower:
 
     async def follow(self, since: str | None = None) -> Follower:
         fanout, subscription = self._fanout, self._subscription
-        now = await fanout.subscribe(TENANT, subscription)
-        past = await fanout.past(TENANT, subscription.topic, since) if since is not None else None
+        now = await fanout.subscribe(self._tenant, subscription)
+        past = await fanout.past(self._tenant, subscription.topic, since) if since is not None else None
         self.recovered = past is not None or since is None
         self.start = positions.encode(now) if past is None or since is None else since
         for text in past.frames() if past is not None else ():
@@ -373,20 +374,34 @@ async def test_a_gap_that_cannot_be_told_closes_every_session_of_the_tenant(monk
 # --- the first interest -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["nobody knows us", "both know us for another tenant"])
+def test_a_subscription_begins_when_every_owner_knows_of_it(known: bool) -> None:
+    @in_virtual_time
+    async def check() -> None:
+        shards = await two_shards()
+        fanout = gateway(shards)
+        if known:
+            await Follower(fanout, tenant="blue").follow()
+        shards.down = {"two"}
+        live = Follower(fanout)
+        work = asyncio.create_task(live.follow())
+        await asyncio.sleep(5)
+        assert not work.done()
+        shards.down = set()
+        await work
+        await shards.write(*SENDERS)
+        await settle()
+        assert len(live.seen) == 2 * len(SENDERS)
+
+    check()
+
+
 @in_virtual_time
-async def test_a_subscription_begins_when_every_shard_knows_of_it() -> None:
+async def test_who_waits_too_long_for_a_shard_is_told_to_come_back() -> None:
     shards = await two_shards()
     shards.down = {"two"}
-    fanout = gateway(shards)
-    live = Follower(fanout)
-    work = asyncio.create_task(live.follow())
-    await asyncio.sleep(5)
-    assert not work.done()
-    shards.down = set()
-    await work
-    await shards.write(*SENDERS)
-    await settle()
-    assert len(live.seen) == 2 * len(SENDERS)
+    with pytest.raises(Unavailable):
+        await Follower(gateway(shards)).follow()
 
 
 @in_virtual_time
