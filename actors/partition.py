@@ -100,6 +100,8 @@ class Partition:
         self._settled: list[tuple[int, asyncio.Future[None]]] = []
         self._unsure_serial = 0
         """Batches up to this one hold events of an activation that was dropped: load nothing before they settle."""
+        self._retiring = False
+        """It is being given up, and does not become active again."""
         self._trouble: StoreUnavailable | None = None
         """What the store said when the partition last tried to recover."""
         self._owned = asyncio.Event()
@@ -122,6 +124,7 @@ class Partition:
 
     def retire(self) -> None:
         """Take no more commands; what was decided is still committed."""
+        self._retiring = True
         if self.phase is Phase.ACTIVE:
             self.phase = Phase.RETIRING
 
@@ -430,7 +433,7 @@ class Partition:
             self.durable = owned.next_offset - 1
             self._restart_at(owned.next_offset)
             self._trouble = None
-            self.phase = Phase.ACTIVE
+            self.phase = Phase.RETIRING if self._retiring else Phase.ACTIVE
             if missed:
                 self._on_entries(self, missed)
 
