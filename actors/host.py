@@ -55,6 +55,8 @@ class Host:
         self.partitions: dict[int, Partition] = {}
         self._timers: dict[int, Timers] = {}
         self._opening: dict[int, asyncio.Lock] = {}
+        self._store_errors: dict[int, StoreUnavailable] = {}
+        """Of partitions that are ours but cannot be opened: why."""
         self.committer = Committer(store.journal)
         self.views = ViewsReader(store)
         self.courier = Courier(store=store, sender=sender, ask=self.ask)
@@ -84,8 +86,11 @@ class Host:
             try:
                 async with lock:
                     await self._open(number)
+                self._store_errors.pop(number, None)
                 return
             except HubError as error:
+                if isinstance(error, StoreUnavailable):
+                    self._store_errors[number] = error
                 log.warning("partition %d cannot be opened yet: %s", number, error)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, OPEN_BACKOFF_MAX_S)
@@ -172,7 +177,8 @@ class Host:
             partition = self.partitions.get(number)
             ticket = call.ticket(index)
             if partition is None:
-                ticket.refuse(Unavailable(f"partition {number} is not here", retry_after_s=0.05))
+                elsewhere = Unavailable(f"partition {number} is not here", retry_after_s=0.05)
+                ticket.refuse(self._store_errors.get(number) or elsewhere)
             else:
                 self._hand_over(partition, invocation, ticket)
         await call.done

@@ -95,6 +95,7 @@ class Partition:
         self._in_flight: Batch | None = None
         self._next_offset = 1
         self._to_load: dict[str, Activation] = {}
+        self._loading = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._settled: list[tuple[int, asyncio.Future[None]]] = []
         self._unsure_serial = 0
@@ -102,6 +103,8 @@ class Partition:
         self._owned = asyncio.Event()
         """Set while no write of ours can still land unseen; what is loaded before that may miss an event."""
         self._owned.set()
+        self._store_error: StoreUnavailable | None = None
+        """Why the last attempt to recover failed: nobody should wait for the next one without being told."""
 
     # --- ownership ------------------------------------------------------------------------------------------------
 
@@ -141,7 +144,8 @@ class Partition:
 
     def submit(self, invocation: Invocation, ticket: Ticket) -> None:
         if self.phase is not Phase.ACTIVE:
-            ticket.refuse(Unavailable(f"partition {self.number} is {self.phase.value}", retry_after_s=0.05))
+            moving = Unavailable(f"partition {self.number} is {self.phase.value}", retry_after_s=0.05)
+            ticket.refuse(self._store_error or moving)
             return
         if len(self._open.records) >= PENDING_MAX_EVENTS:
             ticket.refuse(Overloaded("the journal cannot keep up", retry_after_s=1))
@@ -258,7 +262,8 @@ class Partition:
         activation.last_used = self.clock.now()
         self.activations[stream] = activation
         self._to_load[stream] = activation
-        if len(self._to_load) == 1:
+        if not self._loading:
+            self._loading = True
             self._spawn(self._load_waiting())
         return activation
 
@@ -282,6 +287,7 @@ class Partition:
                 if self._to_load.get(activation.stream) is activation:
                     del self._to_load[activation.stream]
                 self._rise(activation, image)
+        self._loading = False
 
     def _rise(self, activation: Activation, image: StreamImage) -> None:
         if activation.gone:
@@ -411,14 +417,22 @@ class Partition:
             except Exception as error:
                 unforeseen = not isinstance(error, HubError)
                 log.warning("partition %d is not back yet: %s", self.number, error, exc_info=unforeseen)
+                self._give_up_waiting(error)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, RECOVER_BACKOFF_MAX_S)
                 continue
             self.durable = owned.next_offset - 1
             self._restart_at(owned.next_offset)
+            self._store_error = None
             self.phase = Phase.ACTIVE
             if missed:
                 self._on_entries(self, missed)
+
+    def _give_up_waiting(self, error: Exception) -> None:
+        """The store is down for longer than a moment: tell those who wait for a stream to be loaded."""
+        self._store_error = error if isinstance(error, StoreUnavailable) else StoreUnavailable(retry_after_s=0.5)
+        for activation in list(self._to_load.values()):
+            self._drop(activation, self._store_error)
 
     async def settled(self) -> None:
         """Return once everything decided so far is durable or discarded."""
