@@ -66,6 +66,7 @@ def _save(path: Path, known: dict[str, Outcome]) -> None:
 
 def _said(outcome: Outcome) -> str:
     lines = [table.row(outcome), f"  refusals: {outcome.refusals}; longest wait: {outcome.longest_wait_for}"]
+    lines.append(f"  acks a second: {outcome.normal_rate:.0f} before, then {outcome.timeline}")
     return "\n".join(lines + [f"  ! {problem}" for problem in outcome.problems])
 
 

@@ -18,7 +18,7 @@ from tests.processes import alive, tell
 PATIENCE_S = 20.0
 FROZEN_FOR_S = 12.0
 DOWN_FOR_S = 30.0
-FULL_FOR_S = 8.0
+FULL_FOR_S = 15.0
 CUT_FOR_S = 20.0
 REFILL_EVERY_S = 0.1
 DATABASES = ("postgres", "mongodb")
@@ -39,6 +39,8 @@ class Fault(msgspec.Struct, frozen=True):
     homes: tuple[str, ...] = HOMES
     outage: bool = False
     patience_s: float = PATIENCE_S
+    felt_as: str = ""
+    """A refusal that somebody must have met, or else the fault did not reach the hub."""
 
 
 def kill_busiest(name: str) -> Step:
@@ -149,6 +151,7 @@ FAULTS = (
         database_down,
         homes=DATABASES,
         outage=True,
+        felt_as="store_unavailable",
     ),
     Fault(
         "disk",
@@ -158,6 +161,7 @@ FAULTS = (
         full_disk,
         Needs(disk=True),
         outage=True,
+        felt_as="store_unavailable",
     ),
     Fault("redis", "Redis restarted", "kill -9 of Redis and a new start, empty", restart_redis, Needs(redis=True)),
     Fault(

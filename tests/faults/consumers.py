@@ -13,18 +13,21 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 AGENTS = 3
-CUSTOMERS = 3
-FLOOD_BATCHES = 50
-BATCH_ITEMS = 500
-PINGS = 60_000
+CUSTOMERS = 2
+FLOOD_BATCHES = 60
+BATCH_ITEMS = 50
+FLOOD_EVERY_S = 0.1
+WRITES = 5_000
+WRITES_AT_ONCE = 50
+WRITE_EVERY_S = 0.1
 TOO_SLOW = 4408
 READ_TIMEOUT_S = 20.0
 SMALL_BUFFER_BYTES = 16 * 1024
-PADDING = "x" * 1000
+LONG_TEXT = "y" * 4000
 
 
 class SlowConsumers:
-    """Agents that follow an inbox and customers that ping, none of whom reads what comes back."""
+    """Agents that follow an inbox and customers that write, none of whom reads what comes back."""
 
     def __init__(self, urls: list[str]) -> None:
         self._urls = urls
@@ -51,17 +54,18 @@ class SlowConsumers:
 
     async def overwhelm(self) -> None:
         """More than a session's queue may hold, to everybody."""
-        pings = [asyncio.create_task(_ping(customer)) for customer in self._sockets[AGENTS:]]
+        writing = [asyncio.create_task(_write(customer)) for customer in self._sockets[AGENTS:]]
         headers = {"X-API-Key": "demo-key"}
         async with httpx.AsyncClient(base_url=self._urls[0], headers=headers, trust_env=False, timeout=30) as http:
             for _ in range(FLOOD_BATCHES):
                 name = secrets.token_hex(6)
-                items = [{"external_id": f"{name}-{n}", "from": name, "text": PADDING} for n in range(BATCH_ITEMS)]
+                items = [{"external_id": f"{name}-{n}", "from": name, "text": LONG_TEXT} for n in range(BATCH_ITEMS)]
                 answer = await http.post("/v1/channels/demo-api/inbound", json=items)
                 answer.raise_for_status()
-        await asyncio.wait(pings, timeout=READ_TIMEOUT_S)
-        for ping in pings:
-            ping.cancel()
+                await asyncio.sleep(FLOOD_EVERY_S)
+        await asyncio.wait(writing, timeout=READ_TIMEOUT_S)
+        for task in writing:
+            task.cancel()
 
     async def expect_told(self) -> None:
         """Each was closed with the code that says: too slow, resume. Raises AssertionError."""
@@ -81,10 +85,14 @@ async def _unread(url: str, path: str) -> ClientConnection:
     )
 
 
-async def _ping(customer: ClientConnection) -> None:
+async def _write(customer: ClientConnection) -> None:
+    """Each message is acknowledged with all of its text."""
+    name = secrets.token_hex(6)
     try:
-        for _ in range(PINGS):
-            await customer.send('{"type":"ping"}')
+        for n in range(WRITES):
+            await customer.send(json.dumps({"type": "message", "client_id": f"{name}-{n}", "text": LONG_TEXT}))
+            if n % WRITES_AT_ONCE == 0:
+                await asyncio.sleep(WRITE_EVERY_S)
     except websockets.ConnectionClosed:
         return
 

@@ -39,6 +39,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     peak_bytes: int = 0
     normal_rate: float = 0.0
     normal_p95_s: float = 0.0
+    timeline: list[int] = []
+    """Messages acknowledged in each second from the fault on."""
     refusals: dict[str, int] = {}
     problems: list[str] = []
     log: str = ""
@@ -79,13 +81,15 @@ async def _under_load(world: World, fault: Fault, outcome: Outcome) -> None:
         await fault.strike(world)
         counted_from = time.monotonic() if fault.outage else struck
         outcome.full_service_s = await _recovered(load, normal, counted_from)
+        seconds = range(int(time.monotonic() - struck) + 1)
+        outcome.timeline = [sum(struck + n <= ack.at < struck + n + 1 for ack in load.record.acks) for n in seconds]
         late = await load.finish()
         if late:
             outcome.problems.append(f"{late} writers never got their last message acknowledged")
         await _compare(world, load, outcome)
     finally:
         weighing.cancel()
-        _tell_record(load, outcome)
+        _tell_record(load, fault, outcome)
         await load.close()
 
 
@@ -114,9 +118,11 @@ async def _compare(world: World, load: Load, outcome: Outcome) -> None:
     outcome.problems += evidence.problems[:20]
 
 
-def _tell_record(load: Load, outcome: Outcome) -> None:
+def _tell_record(load: Load, fault: Fault, outcome: Outcome) -> None:
     record = load.record
     outcome.longest_wait_s, outcome.longest_wait_for = record.longest_wait_s, record.longest_wait_for
     outcome.refusals = dict(record.refusals)
+    if fault.felt_as and fault.felt_as not in record.refusals:
+        outcome.problems.append(f"nobody was refused with {fault.felt_as!r}: the fault was not felt")
     for code, count in record.errors.items():
         outcome.problems.append(f"{count} callers were told {code!r}, which says not to try again")
