@@ -1,30 +1,71 @@
-"""The directory: a Ray actor that knows the assignment of partitions to shards."""
+"""The directory: a Ray actor that knows who is there and tells everybody who owns what.
+
+Everything of substance is in `membership.py`. Shards and gateways connect to it on the wire (`follower.py`), beat, and are told of
+every new assignment at once. It is not on the way of any message: while it is away, everybody goes on with
+the last assignment they know, and only a death or a move in that time has to wait for it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
 
 from actors import processes
-from actors.assignment import Assignment, assign
+
+if TYPE_CHECKING:
+    from hub.config import Config
+
+log = logging.getLogger("hub.directory")
 
 NAME = "hub-directory"
 
 
 class Directory:
-    """Stateless but for what it was made with: restarted, it says the same."""
+    def __init__(self, config: Config, partitions: int, expected: int) -> None:
+        # Imported here: Ray ships this class by value, and codecs cannot be pickled.
+        from hub import logs
 
-    def __init__(self, partitions: int, shards: list[str]) -> None:
-        self._assignment = assign(partitions, shards, version=1)
+        logs.configure(config.log_level, NAME)
+        self._config = config
+        self._partitions = partitions
+        self._expected = expected
+        self._office: Any = None
+        self._starting: asyncio.Task[None] | None = None
 
-    async def assignment(self) -> tuple[int, list[str]]:
-        return self._assignment.version, self._assignment.owners
+    async def _started(self) -> Any:
+        if self._starting is None:
+            self._starting = asyncio.get_running_loop().create_task(self._start())
+        await asyncio.shield(self._starting)
+        return self._office
+
+    async def _start(self) -> None:
+        from actors.office import Office
+        from hub.sealing import Keyring, load_secret
+
+        config = self._config
+        keyring = Keyring(load_secret(config.secret_key, config.data_dir))
+        self._office = Office(keyring.derive("wire"), self._partitions, seats=config.shards, expected=self._expected)
+        await self._office.open(processes.own_address())
+
+    async def address(self) -> tuple[str, int]:
+        """Where shards and gateways connect."""
+        address: tuple[str, int] = (await self._started()).address
+        return address
+
+    async def status(self) -> dict[str, Any]:
+        """For the supervisor and the operator: nodes that drain, nodes that have drained, whether all is to stop."""
+        status: dict[str, Any] = (await self._started()).status()
+        return status
 
 
-def start(partitions: int, shards: list[str]) -> Any:
-    return processes.spawn(Directory, NAME, partitions, shards, retries=-1)
+def start(config: Config, partitions: int, expected: int, *, on: str | None, detached: bool) -> Any:
+    return processes.spawn(
+        Directory, NAME, config, partitions, expected, retries=-1, on=on, bound=False, detached=detached
+    )
 
 
-async def lookup() -> Assignment:
-    """The assignment as the directory has it now."""
-    version, owners = await processes.find(NAME).assignment.remote()
-    return Assignment(version, owners)
+async def find() -> tuple[str, int]:
+    """Where the directory listens; waits for one that is being restarted."""
+    address: tuple[str, int] = await processes.find(NAME).address.remote()
+    return address

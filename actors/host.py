@@ -55,8 +55,8 @@ class Host:
         self.partitions: dict[int, Partition] = {}
         self._timers: dict[int, Timers] = {}
         self._opening: dict[int, asyncio.Lock] = {}
-        self._store_errors: dict[int, StoreUnavailable] = {}
-        """Of partitions that are ours but cannot be opened: why."""
+        self.wanted: set[int] = set()
+        """What this host is to own: what is being opened for it to be given away meanwhile is closed again."""
         self.committer = Committer(store.journal)
         self.views = ViewsReader(store)
         self.courier = Courier(store=store, sender=sender, ask=self.ask)
@@ -64,6 +64,8 @@ class Host:
         self._tasks: list[asyncio.Task[None]] = []
         self._timer_wake = asyncio.Event()
         self._store_lock = asyncio.Lock()
+        self._closed_for: dict[int, HubError] = {}
+        """Why a partition of ours could not be opened at the last try."""
         self.commands = 0
         self.timers_fired = 0
 
@@ -76,24 +78,26 @@ class Host:
 
     async def open(self, numbers: list[int]) -> None:
         """Take ownership of partitions, however long the store needs."""
+        self.wanted.update(numbers)
         await asyncio.gather(*(self._open_until_done(number) for number in numbers))
 
     async def _open_until_done(self, number: int) -> None:
         backoff_s = OPEN_BACKOFF_FIRST_S
         # Two openings of one partition at once would fence each other, and then again, for ever.
         lock = self._opening.setdefault(number, asyncio.Lock())
-        while True:
+        while number in self.wanted:
             try:
                 async with lock:
                     await self._open(number)
-                self._store_errors.pop(number, None)
-                return
+                break
             except HubError as error:
-                if isinstance(error, StoreUnavailable):
-                    self._store_errors[number] = error
+                self._closed_for[number] = error
                 log.warning("partition %d cannot be opened yet: %s", number, error)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, OPEN_BACKOFF_MAX_S)
+        self._closed_for.pop(number, None)
+        if number not in self.wanted:
+            self.abandon([number])
 
     async def _open(self, number: int) -> None:
         partition = Partition(
@@ -124,6 +128,14 @@ class Host:
         self.courier.start(partition)
         self._timer_wake.set()
 
+    def abandon(self, numbers: list[int]) -> None:
+        """Somebody else is to own these, or does already: forget them, without a word to the store."""
+        for number in numbers:
+            self.wanted.discard(number)
+            partition = self.partitions.get(number)
+            if partition is not None:
+                self._close(partition, Unavailable("this partition has moved", retry_after_s=0.05))
+
     def _on_closed(self, partition: Partition) -> None:
         if self.partitions.get(partition.number) is not partition:
             return
@@ -135,17 +147,22 @@ class Host:
             self._on_lost(partition.number)
 
     async def release(self, numbers: list[int]) -> None:
-        """Give partitions up cleanly: what was decided is durable, what was read is checkpointed."""
+        """Give partitions up cleanly: what was decided is durable, what was read is checkpointed, no send is half-way."""
         for number in numbers:
+            self.wanted.discard(number)
             partition = self.partitions.get(number)
             if partition is None:
                 continue
+            # Snapshots and sends take their time, so they come while commands are still taken.
+            await self._save_snapshots(partition, partition.passivate(idle_since=0, keep_max=ACTIVATIONS_MAX_COUNT))
+            await self.courier.finish(partition)
+            if self.partitions.get(number) is not partition:
+                continue
+            partition.retire()
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
                 await partition.settled()
             await self.views.flush()
             await self.courier.save_checkpoints()
-            snapshots = partition.passivate(idle_since=float("inf"), keep_max=0)
-            await self._save_snapshots(partition, snapshots)
             self._close(partition, Unavailable("this partition is moving", retry_after_s=0.1))
 
     def _close(self, partition: Partition, error: HubError) -> None:
@@ -177,8 +194,9 @@ class Host:
             partition = self.partitions.get(number)
             ticket = call.ticket(index)
             if partition is None:
-                elsewhere = Unavailable(f"partition {number} is not here", retry_after_s=0.05)
-                ticket.refuse(self._store_errors.get(number) or elsewhere)
+                # Where the store is what keeps it from opening, callers are told so rather than kept waiting.
+                away = Unavailable(f"partition {number} is not here", retry_after_s=0.05)
+                ticket.refuse(self._closed_for.get(number, away))
             else:
                 self._hand_over(partition, invocation, ticket)
         await call.done

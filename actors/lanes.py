@@ -1,7 +1,13 @@
 """Lanes: how commands reach shards, by natural batching. Ray-free; the router gives it the actual call.
 
-One call in flight per shard; what arrives meanwhile goes into the next one, in order. So idle latency is one
-call, batches grow with load, and commands of one stream never overtake each other, retries included.
+One call in flight per shard; what arrives meanwhile goes into the next one. So idle latency is one call, and batches
+grow with load. Commands wait in a queue for each tenant and partition, and a lane serves its queues in turns: a tenant
+that sends a flood waits behind itself, not in front of the others. Within a queue the order is kept, retries and moves of
+the partition included: when it changes hands, its queues go along, with what its old owner has not answered at the head.
+
+What the hub cannot do soon it refuses soon: once the wait in a lane would pass `WAIT_MAX_S`, whoever has at
+least the average share of it is told to come back later. A lane that stands still because its shard is being
+replaced is not overloaded; there only the bound on the queue counts.
 """
 
 from __future__ import annotations
@@ -16,11 +22,15 @@ import msgspec
 from actors.calls import refusal
 from hub.commands import Answer, Invocation, Refused
 from hub.errors import Overloaded, Unavailable
+from hub.ids import stream_partition
 
 log = logging.getLogger("hub.lanes")
 
 QUEUE_MAX_COMMANDS = 20_000
-CALL_MAX_COMMANDS = 2_000
+CALL_MAX_COMMANDS = 1_000
+TURN_MAX_COMMANDS = 64
+WAIT_MAX_S = 1.0
+RATE_SMOOTHING = 0.2
 CALL_TIMEOUT_S = 20.0
 RETRY_FOR_S = 15.0
 RETRY_EVERY_S = 0.05
@@ -30,79 +40,233 @@ _RETRIED_HERE = "unavailable"
 class Waiting:
     """A command in a lane, and who waits for its answer."""
 
-    __slots__ = ("answer", "give_up_at", "invocation")
+    __slots__ = ("answer", "give_up_at", "invocation", "queue")
 
-    def __init__(self, invocation: Invocation, answer: asyncio.Future[Answer], give_up_at: float) -> None:
+    def __init__(self, invocation: Invocation, answer: asyncio.Future[Answer], give_up_at: float, queue: Queue) -> None:
         self.invocation = invocation
         self.answer = answer
         self.give_up_at = give_up_at
+        self.queue = queue
+
+
+class Queue:
+    """What one tenant wants of one partition, in order."""
+
+    __slots__ = ("blocked", "commands", "flight", "lane", "partition", "ready")
+
+    def __init__(self, partition: int, lane: Lane) -> None:
+        self.partition = partition
+        self.lane = lane
+        self.commands: deque[Waiting] = deque()
+        self.ready = False
+        """It stands in its lane's ring."""
+        self.blocked = False
+        """Its partition was not available a moment ago."""
+        self.flight: Lane | None = None
+        """The lane whose call holds commands of it. Until they are answered no other lane may send any."""
 
 
 class Lane:
     """The way to one shard."""
 
+    def __init__(self, shard: str) -> None:
+        self.shard = shard
+        self.ring: deque[Queue] = deque()
+        self.queued = 0
+        self.running: asyncio.Task[None] | None = None
+        self.call: asyncio.Task[list[Answer]] | None = None
+        self.flying: list[Waiting] = []
+        self.failing = False
+        self.commands_per_s = 0.0
+
+    def put(self, waiting: Waiting) -> None:
+        waiting.queue.commands.append(waiting)
+        self.queued += 1
+        self.offer(waiting.queue)
+
+    def offer(self, queue: Queue) -> None:
+        """Let a queue wait for its turn, where there is something in it."""
+        if queue.commands and not queue.ready and not queue.blocked and queue.flight in (None, self):
+            queue.ready = True
+            self.ring.append(queue)
+
+    def take(self) -> list[Waiting]:
+        """The next call: a turn for every queue in the ring, again and again, until it is full."""
+        batch: list[Waiting] = []
+        while self.ring and len(batch) < CALL_MAX_COMMANDS:
+            queue = self.ring.popleft()
+            if queue.lane is not self:
+                continue
+            queue.ready = False
+            if queue.blocked:
+                continue
+            queue.flight = self
+            commands = queue.commands
+            for _ in range(min(len(commands), TURN_MAX_COMMANDS, CALL_MAX_COMMANDS - len(batch))):
+                batch.append(commands.popleft())
+            self.offer(queue)
+        self.queued -= len(batch)
+        return batch
+
+    def measure(self, commands: int, seconds: float) -> None:
+        """A small call tells how long a call takes, not how much the shard can do."""
+        if commands < TURN_MAX_COMMANDS:
+            return
+        rate = commands / max(seconds, 1e-6)
+        self.commands_per_s += (rate - self.commands_per_s) * (RATE_SMOOTHING if self.commands_per_s else 1.0)
+
+    def refuses(self, queue: Queue) -> Overloaded | None:
+        """Whether one more command of this queue would only wait in vain."""
+        if self.queued >= QUEUE_MAX_COMMANDS:
+            return Overloaded(retry_after_s=1)
+        bound = self.commands_per_s * WAIT_MAX_S
+        if self.failing or not bound or self.queued <= bound or queue.blocked:
+            return None
+        moving = sum(len(other.commands) for other in self.ring)
+        # `>=` of the average: where only one tenant is there, the flood is its own.
+        if moving > bound and len(queue.commands) * len(self.ring) >= moving:
+            return Overloaded(retry_after_s=moving / self.commands_per_s)
+        return None
+
+
+class Lanes:
+    """All ways out of one gateway, and which partition is at the end of which."""
+
     def __init__(
         self,
-        shard: str,
-        call: Callable[[list[Invocation]], Awaitable[list[Answer]]],
+        partitions: int,
+        call: Callable[[str, list[Invocation]], Awaitable[list[Answer]]],
         on_failure: Callable[[str], None],
     ) -> None:
-        self.shard = shard
+        """`call` raises where nobody knows what became of the commands; `on_failure` is told of the shard then."""
+        self._partitions = partitions
         self._call = call
         self._on_failure = on_failure
-        self._queue: deque[Waiting] = deque()
-        self._running: asyncio.Task[None] | None = None
-        self._failing = False
+        self._owners: list[str] = []
+        self._lanes: dict[str, Lane] = {}
+        self._queues: dict[tuple[str, int], Queue] = {}
         self.calls = 0
+        self.refused = 0
+
+    # --- who owns what --------------------------------------------------------------------------------------------
+
+    def assign(self, owners: list[str], alive: set[str]) -> None:
+        """A new assignment. What was on its way to a shard that is no longer `alive` goes to the new owners."""
+        self._owners = owners
+        for lane in list(self._lanes.values()):
+            if lane.call is not None and lane.shard not in alive:
+                lane.call.cancel()
+        for queue in self._queues.values():
+            lane = self._lane(owners[queue.partition])
+            if lane is queue.lane:
+                continue
+            queue.lane.queued -= len(queue.commands)
+            lane.queued += len(queue.commands)
+            queue.lane, queue.ready, queue.blocked = lane, False, False
+            self._go(lane, queue)
+
+    def _lane(self, shard: str) -> Lane:
+        lane = self._lanes.get(shard)
+        if lane is None:
+            lane = self._lanes[shard] = Lane(shard)
+        return lane
+
+    def _queue(self, tenant: str, partition: int) -> Queue:
+        queue = self._queues.get((tenant, partition))
+        if queue is None:
+            queue = self._queues[tenant, partition] = Queue(partition, self._lane(self._owners[partition]))
+        return queue
+
+    # --- sending --------------------------------------------------------------------------------------------------
 
     def send(self, invocation: Invocation) -> asyncio.Future[Answer]:
+        """The answer comes once it is durable or refused; the future itself never fails."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        if len(self._queue) >= QUEUE_MAX_COMMANDS:
-            future.set_result(refusal(Overloaded(retry_after_s=1)))
+        queue = self._queue(invocation.tenant, stream_partition(invocation.stream, self._partitions))
+        lane = queue.lane
+        refused = lane.refuses(queue)
+        if refused is not None:
+            self.refused += 1
+            future.set_result(refusal(refused))
             return future
-        self._queue.append(Waiting(invocation, future, loop.time() + RETRY_FOR_S))
-        if self._running is None:
-            self._running = loop.create_task(self._run())
+        lane.put(Waiting(invocation, future, loop.time() + RETRY_FOR_S, queue))
+        if lane.running is None:
+            lane.running = loop.create_task(self._pump(lane))
         return future
 
-    async def _run(self) -> None:
+    @property
+    def queued(self) -> int:
+        return sum(lane.queued + len(lane.flying) for lane in self._lanes.values())
+
+    def _go(self, lane: Lane, queue: Queue) -> None:
+        lane.offer(queue)
+        if lane.ring and lane.running is None:
+            lane.running = asyncio.get_running_loop().create_task(self._pump(lane))
+
+    async def _pump(self, lane: Lane) -> None:
         # One turn of the loop first: what this tick brings shares the first call.
         await asyncio.sleep(0)
-        while self._queue:
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), CALL_MAX_COMMANDS))]
+        while batch := lane.take():
             self.calls += 1
-            again = await self._try(batch)
-            if again:
-                self._queue.extendleft(reversed(again))
-                await asyncio.sleep(RETRY_EVERY_S)
-        self._running = None
+            lane.flying = batch
+            answers = await self._try(lane, batch)
+            lane.flying = []
+            self._settle(lane, batch, answers)
+        lane.running = None
 
-    async def _try(self, batch: list[Waiting]) -> list[Waiting]:
-        """Deliver answers; return what is worth another try, in order."""
-        answers: list[Answer]
+    async def _try(self, lane: Lane, batch: list[Waiting]) -> list[Answer]:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        lane.call = loop.create_task(self._timed(lane.shard, [waiting.invocation for waiting in batch]))
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
-                answers = await self._call([waiting.invocation for waiting in batch])
-            self._failing = False
+            answers = await lane.call
+            lane.failing = False
+            lane.measure(len(batch), loop.time() - began)
+            return answers
         except (msgspec.MsgspecError, TypeError):
-            log.exception("a batch for %s cannot be coded", self.shard)
-            answers = [refusal(Unavailable()) for _ in batch]
+            log.exception("a batch for %s cannot be coded", lane.shard)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # it is this gateway that ends, not that shard
+            lane.failing = True
         except Exception as error:
-            if not self._failing:
-                log.warning("%s does not answer: %s", self.shard, type(error).__name__)
-            self._failing = True
-            self._on_failure(self.shard)
-            answers = [refusal(Unavailable(f"{self.shard} is restarting", retry_after_s=1)) for _ in batch]
-        return [waiting for waiting, answer in zip(batch, answers, strict=True) if not self._settle(waiting, answer)]
+            if not lane.failing:
+                log.warning("%s does not answer: %s", lane.shard, type(error).__name__)
+            lane.failing = True
+            self._on_failure(lane.shard)
+        finally:
+            lane.call = None
+        return [refusal(Unavailable(f"{lane.shard} is being replaced", retry_after_s=1)) for _ in batch]
 
-    def _settle(self, waiting: Waiting, answer: Answer) -> bool:
-        if (
-            isinstance(answer, Refused)
-            and answer.code == _RETRIED_HERE
-            and asyncio.get_running_loop().time() < waiting.give_up_at
-        ):
-            return False
-        if not waiting.answer.done():
-            waiting.answer.set_result(answer)
-        return True
+    async def _timed(self, shard: str, invocations: list[Invocation]) -> list[Answer]:
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            return await self._call(shard, invocations)
+
+    # --- answers --------------------------------------------------------------------------------------------------
+
+    def _settle(self, lane: Lane, batch: list[Waiting], answers: list[Answer]) -> None:
+        """Deliver answers; what is worth another try waits at the head of its queue for a moment."""
+        now = asyncio.get_running_loop().time()
+        again = []
+        for waiting, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Refused) and answer.code == _RETRIED_HERE and now < waiting.give_up_at:
+                again.append(waiting)
+            elif not waiting.answer.done():
+                waiting.answer.set_result(answer)
+        for waiting in reversed(again):
+            waiting.queue.commands.appendleft(waiting)
+            waiting.queue.lane.queued += 1
+        refused = {waiting.queue for waiting in again}
+        for queue in {waiting.queue: None for waiting in batch}:
+            queue.flight = None
+            if queue in refused and queue.lane is lane:
+                queue.blocked = True
+                asyncio.get_running_loop().call_later(RETRY_EVERY_S, self._unblock, queue)
+            else:
+                self._go(queue.lane, queue)
+
+    def _unblock(self, queue: Queue) -> None:
+        queue.blocked = False
+        self._go(queue.lane, queue)

@@ -46,6 +46,7 @@ class Phase(Enum):
     OPENING = "opening"
     ACTIVE = "active"
     RECOVERING = "recovering"
+    RETIRING = "moving"
 
 
 class Batch:
@@ -100,11 +101,11 @@ class Partition:
         self._settled: list[tuple[int, asyncio.Future[None]]] = []
         self._unsure_serial = 0
         """Batches up to this one hold events of an activation that was dropped: load nothing before they settle."""
+        self._trouble: StoreUnavailable | None = None
+        """What the store said when the partition last tried to recover."""
         self._owned = asyncio.Event()
         """Set while no write of ours can still land unseen; what is loaded before that may miss an event."""
         self._owned.set()
-        self._store_error: StoreUnavailable | None = None
-        """Why the last attempt to recover failed: nobody should wait for the next one without being told."""
 
     # --- ownership ------------------------------------------------------------------------------------------------
 
@@ -119,6 +120,11 @@ class Partition:
     def activate(self) -> None:
         """Begin to take commands; readers have caught up by now."""
         self.phase = Phase.ACTIVE
+
+    def retire(self) -> None:
+        """Take no more commands; what was decided is still committed."""
+        if self.phase is Phase.ACTIVE:
+            self.phase = Phase.RETIRING
 
     def close(self, error: HubError) -> None:
         """Forget everything: another owner has it, or the process is going."""
@@ -144,8 +150,10 @@ class Partition:
 
     def submit(self, invocation: Invocation, ticket: Ticket) -> None:
         if self.phase is not Phase.ACTIVE:
-            moving = Unavailable(f"partition {self.number} is {self.phase.value}", retry_after_s=0.05)
-            ticket.refuse(self._store_error or moving)
+            # While it may be back any moment, whoever asks keeps the command; once the store is known to be down, the
+            # caller is told.
+            away = Unavailable(f"partition {self.number} is {self.phase.value}", retry_after_s=0.05)
+            ticket.refuse(self._trouble or away)
             return
         if len(self._open.records) >= PENDING_MAX_EVENTS:
             ticket.refuse(Overloaded("the journal cannot keep up", retry_after_s=1))
@@ -357,7 +365,7 @@ class Partition:
     def seal_batch(self) -> Append | None:
         """Hand the open batch to the committer and begin the next one."""
         batch = self._open
-        if self.phase is not Phase.ACTIVE or not batch.records or self._in_flight is not None:
+        if self.phase not in (Phase.ACTIVE, Phase.RETIRING) or not batch.records or self._in_flight is not None:
             return None
         self._in_flight = batch
         self._serial += 1
@@ -385,7 +393,7 @@ class Partition:
 
     def commit_failed(self, error: StoreUnavailable) -> None:
         """The outcome is unknown. Callers are told to retry; ownership is taken anew before anything else."""
-        if self.phase is not Phase.ACTIVE:
+        if self.phase not in (Phase.ACTIVE, Phase.RETIRING):
             return
         self.phase = Phase.RECOVERING
         self._owned.clear()
@@ -416,23 +424,24 @@ class Partition:
                 return
             except Exception as error:
                 unforeseen = not isinstance(error, HubError)
+                if isinstance(error, StoreUnavailable):
+                    self._give_up_waiting(StoreUnavailable(error.detail, retry_after_s=RECOVER_BACKOFF_MAX_S))
                 log.warning("partition %d is not back yet: %s", self.number, error, exc_info=unforeseen)
-                self._give_up_waiting(error)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, RECOVER_BACKOFF_MAX_S)
                 continue
             self.durable = owned.next_offset - 1
             self._restart_at(owned.next_offset)
-            self._store_error = None
+            self._trouble = None
             self.phase = Phase.ACTIVE
             if missed:
                 self._on_entries(self, missed)
 
-    def _give_up_waiting(self, error: Exception) -> None:
-        """The store is down for longer than a moment: tell those who wait for a stream to be loaded."""
-        self._store_error = error if isinstance(error, StoreUnavailable) else StoreUnavailable(retry_after_s=0.5)
+    def _give_up_waiting(self, trouble: StoreUnavailable) -> None:
+        """The store is down for longer than a moment: tell those who wait for a stream to be loaded, too."""
+        self._trouble = trouble
         for activation in list(self._to_load.values()):
-            self._drop(activation, self._store_error)
+            self._drop(activation, trouble)
 
     async def settled(self) -> None:
         """Return once everything decided so far is durable or discarded."""

@@ -5,16 +5,39 @@ from __future__ import annotations
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 NAMESPACE = "hub"
 CALLS_MAX_AT_ONCE = 10_000
 
 
-def spawn(shell: type, name: str, *args: object, retries: int = 0) -> Any:
-    """Start a process and return its handle. `retries`: how often Ray itself repeats a call that died with it."""
+def spawn(
+    shell: type,
+    name: str,
+    *args: object,
+    retries: int = 0,
+    on: str | None = None,
+    bound: bool = True,
+    detached: bool = False,
+) -> Any:
+    """Start a process and return its handle, or that of the one that has this name already.
+
+    `retries`: how often Ray itself repeats a call that died with it. `on`: the Ray node it runs on, and nowhere else
+    where it is `bound` to it. `detached`: it outlives the program that started it.
+    """
     remote: Any = ray.remote
     actor = remote(num_cpus=0, max_restarts=-1, max_task_retries=retries, max_concurrency=CALLS_MAX_AT_ONCE)(shell)
-    return actor.options(name=name, namespace=NAMESPACE).remote(*args)
+    options: dict[str, Any] = {"name": name, "namespace": NAMESPACE, "get_if_exists": True}
+    if on is not None:
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(on, soft=not bound)
+    if detached:
+        options["lifetime"] = "detached"
+    return actor.options(**options).remote(*args)
+
+
+def end(handle: Any) -> None:
+    """End a process for good; Ray does not start it again."""
+    ray.kill(handle, no_restart=True)
 
 
 def own_address() -> str:

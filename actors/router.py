@@ -1,4 +1,8 @@
-"""The router: finds the shard for a stream and sends commands down its lane. The Ray side of `lanes.py`."""
+"""The router: a gateway's links to all shards, and the lanes that commands take over them. Ray-free.
+
+It follows the directory: a new shard, a standby too, is connected to at once, so that nothing has to be set up when
+it takes over.
+"""
 
 from __future__ import annotations
 
@@ -7,129 +11,185 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from actors import directory, processes
-from actors.assignment import Assignment
-from actors.lanes import Lane
+import msgspec
+
+from actors import wire
+from actors.assignment import Assignment, Member
+from actors.follower import Follower
+from actors.lanes import Lanes
 from actors.publication import Publication, decode_publications
-from actors.wire import GatewaySide
+from actors.wire import Disconnected, Link
+from hub.codec import decode_answers, encode
 from hub.commands import Answer, Invocation
-from hub.errors import HubError, Unavailable, from_code
-from hub.ids import stream_partition
+from hub.errors import Unavailable
 
 log = logging.getLogger("hub.router")
 
 ASIDE_TIMEOUT_S = 10.0
+RECONNECT_EVERY_S = 0.1
+CONNECTED_EVERY_S = 0.01
+_attended = msgspec.msgpack.Decoder(tuple[int, dict[int, int]])
+_figures = msgspec.msgpack.Decoder(dict[str, float])
 
 
 class Router:
     def __init__(
         self,
-        gateway: str,
+        member: Member,
         partitions: int,
         *,
         secret: bytes,
-        on_failure: Callable[[str], None],
+        find_directory: Callable[[], Awaitable[tuple[str, int]]],
+        on_link: Callable[[str], None],
         on_feeds: Callable[[bytes], None],
     ) -> None:
-        """`secret` is what the shards know too; `on_feeds` takes encoded feeds."""
+        """`secret` is what the shards know too; `on_link` hears of a shard that is connected (again); `on_feeds` takes
+        encoded feeds.
+        """
         self.partitions = partitions
-        self._gateway = gateway
+        self._name = member.name
         self._secret = secret
+        self._on_link = on_link
         self._on_feeds = on_feeds
-        self._wires: dict[str, GatewaySide] = {}
-        self._connecting: dict[str, asyncio.Lock] = {}
-        self._on_failure = on_failure
-        self._assignment = Assignment(0, [])
-        self._lanes: dict[str, Lane] = {}
-        self._handles: dict[str, Any] = {}
+        self._links: dict[str, Link] = {}
+        self._connecting: dict[str, asyncio.Task[None]] = {}
+        self.lanes = Lanes(partitions, self._submit, lambda shard: None)
+        self.directory = Follower(member, secret=secret, find=find_directory, on_assignment=self._assigned)
+        self._following: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._assignment = await directory.lookup()
+        """Return once it is known who owns what, and the owners are connected."""
+        self._following = asyncio.get_running_loop().create_task(self.directory.run())
+        await self.directory.joined()
+        while not set(self.shards) <= self._links.keys():
+            await asyncio.sleep(CONNECTED_EVERY_S)
+
+    async def stop(self) -> None:
+        for task in [self._following, *self._connecting.values()]:
+            if task is not None:
+                task.cancel()
+        for link in self._links.values():
+            link.close()
+
+    # --- following the directory ----------------------------------------------------------------------------------
+
+    def _assigned(self, assignment: Assignment) -> None:
+        if not all(assignment.owners):
+            # Somebody died and nobody can take over yet: what is under way there waits where it is.
+            return
+        shards = {member.name: member for member in assignment.shards()}
+        self.lanes.assign(assignment.owners, set(shards))
+        for name, link in list(self._links.items()):
+            if name not in shards:
+                del self._links[name]
+                link.close()
+        for member in shards.values():
+            self._connect_soon(member)
+
+    def _connect_soon(self, member: Member) -> None:
+        link, task = self._links.get(member.name), self._connecting.get(member.name)
+        if (link is None or not link.open) and (task is None or task.done()):
+            task = asyncio.get_running_loop().create_task(self._connect(member.name))
+            self._connecting[member.name] = task
+
+    async def _connect(self, name: str) -> None:
+        """Until it is connected, or gone from the assignment."""
+        while (member := self._member(name)) is not None:
+            try:
+                link = await wire.connect(
+                    member.host, member.port, secret=self._secret, name=self._name, serve=self._serve
+                )
+            except (OSError, TimeoutError, Disconnected):
+                await asyncio.sleep(RECONNECT_EVERY_S)
+                continue
+            if link.peer == name:
+                link.on_lost = self._lost
+                self._links[name] = link
+                self._on_link(name)
+                return
+            link.close()  # its port belongs to somebody else by now
+            await asyncio.sleep(RECONNECT_EVERY_S)
+
+    def _member(self, name: str) -> Member | None:
+        return next((member for member in self.directory.assignment.shards() if member.name == name), None)
+
+    def _lost(self, link: Link) -> None:
+        if self._links.get(link.peer) is link:
+            del self._links[link.peer]
+            member = self._member(link.peer)
+            if member is not None:
+                self._connect_soon(member)
+
+    def _serve(self, link: Link, kind: int, payload: bytes) -> Awaitable[bytes] | None:
+        if kind == wire.FEEDS:
+            self._on_feeds(payload)
+        return None
 
     @property
     def shards(self) -> list[str]:
-        return sorted(set(self._assignment.owners))
+        """Those that own something."""
+        return sorted(set(self.directory.assignment.owners) - {""})
+
+    @property
+    def complete(self) -> bool:
+        """Every partition has an owner."""
+        owners = self.directory.assignment.owners
+        return bool(owners) and all(owners)
+
+    @property
+    def members(self) -> list[str]:
+        """All shards, standbys included."""
+        return [member.name for member in self.directory.assignment.shards()]
 
     def owner(self, partition: int) -> str:
-        return self._assignment.owners[partition]
+        return self.directory.assignment.owners[partition]
+
+    # --- commands -------------------------------------------------------------------------------------------------
 
     def send(self, invocation: Invocation) -> asyncio.Future[Answer]:
         """The answer comes once it is durable or refused; the future itself never fails."""
-        shard = self._assignment.owners[stream_partition(invocation.stream, self.partitions)]
-        lane = self._lanes.get(shard)
-        if lane is None:
-            lane = self._lanes[shard] = Lane(shard, self._submitter(shard), self._failed)
-        return lane.send(invocation)
+        return self.lanes.send(invocation)
 
-    def _submitter(self, shard: str) -> Callable[[list[Invocation]], Awaitable[list[Answer]]]:
-        async def submit(invocations: list[Invocation]) -> list[Answer]:
-            wire = await self._wire(shard)
-            return await wire.submit(invocations)
+    async def _submit(self, shard: str, invocations: list[Invocation]) -> list[Answer]:
+        return decode_answers(await self._link(shard).call(wire.COMMANDS, encode(invocations)))
 
-        return submit
+    def _link(self, shard: str) -> Link:
+        """Raises Disconnected."""
+        link = self._links.get(shard)
+        if link is None or not link.open:
+            raise Disconnected
+        return link
 
-    async def _wire(self, shard: str) -> GatewaySide:
-        """The one connection to a shard, made where there is none."""
-        async with self._connecting.setdefault(shard, asyncio.Lock()):
-            wire = self._wires.get(shard)
-            return wire if wire is not None and wire.open else await self._connect(shard)
+    # --- beside the lanes -----------------------------------------------------------------------------------------
 
-    async def _connect(self, shard: str) -> GatewaySide:
-        """Ask Ray where the shard is, which waits for one that is being restarted."""
-        host, port = await self.handle(shard).address.remote()
-        wire = await GatewaySide.connect(
-            host, port, secret=self._secret, gateway=self._gateway, on_feeds=self._on_feeds
-        )
-        self._wires[shard] = wire
-        return wire
-
-    def handle(self, shard: str) -> Any:
-        handle = self._handles.get(shard)
-        if handle is None:
-            handle = self._handles[shard] = processes.find(shard)
-        return handle
-
-    def _failed(self, shard: str) -> None:
-        self._handles.pop(shard, None)
-        self._on_failure(shard)
-
-    async def attend(self, shard: str, gateway: str, tenants: list[str]) -> tuple[int, dict[int, int]]:
-        """Tell a shard what we care about. Raises Unavailable."""
-        await self._connected(shard)
-        reply: tuple[int, dict[int, int]] = await self._aside(shard, "attend", gateway, tenants)
-        return reply
-
-    async def _connected(self, shard: str) -> None:
-        try:
-            async with asyncio.timeout(ASIDE_TIMEOUT_S):
-                await self._wire(shard)
-        except Exception as error:
-            self._handles.pop(shard, None)
-            raise Unavailable(f"{shard} is restarting", retry_after_s=1) from error
+    async def attend(self, shard: str, tenants: list[str]) -> tuple[int, dict[int, int]]:
+        """Tell a shard what we care about. Its incarnation and durable offsets in return. Raises Unavailable."""
+        return _attended.decode(await self._aside(shard, wire.ATTEND, tenants))
 
     async def replay(self, partition: int, tenant: str, after: int, upto: int) -> list[Publication]:
         """Raises HubError: NotFound where it is too far back."""
-        reply = await self._aside(self.owner(partition), "replay", partition, tenant, after, upto)
-        if not isinstance(reply, bytes):
-            raise from_code(*reply)
-        return decode_publications(reply)
+        stretch = (partition, tenant, after, upto)
+        return decode_publications(await self._aside(self.owner(partition), wire.REPLAY, stretch))
 
     async def reach(self, partition: int, offset: int) -> None:
-        reply = await self._aside(self.owner(partition), "reach", partition, offset)
-        if reply is not None:
-            raise from_code(*reply)
+        """Return once lists and settings show everything up to `offset`, wherever the partition is moving meanwhile."""
+        deadline = asyncio.get_running_loop().time() + ASIDE_TIMEOUT_S
+        while True:
+            try:
+                await self._aside(self.owner(partition), wire.REACH, (partition, offset))
+                return
+            except Unavailable as error:
+                if error.code != Unavailable.code or asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(RECONNECT_EVERY_S)
 
     async def metrics(self, shard: str) -> dict[str, float]:
-        reply: dict[str, float] = await self._aside(shard, "metrics")
-        return reply
+        return _figures.decode(await self._aside(shard, wire.METRICS, ()))
 
-    async def _aside(self, shard: str, method: str, *args: object) -> Any:
-        """A call beside the lanes. Raises Unavailable where the shard does not answer."""
+    async def _aside(self, shard: str, kind: int, payload: Any) -> bytes:
+        """A call beside the lanes. Raises Unavailable where the shard does not answer, or what it refused with."""
         try:
             async with asyncio.timeout(ASIDE_TIMEOUT_S):
-                return await getattr(self.handle(shard), method).remote(*args)
-        except HubError:
-            raise
-        except Exception as error:
-            self._handles.pop(shard, None)
-            raise Unavailable(f"{shard} is restarting", retry_after_s=1) from error
+                return await self._link(shard).call(kind, encode(payload))
+        except (Disconnected, TimeoutError) as error:
+            raise Unavailable(f"{shard or 'its shard'} is being replaced", retry_after_s=1) from error

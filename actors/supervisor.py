@@ -1,4 +1,4 @@
-"""The supervisor: starts Ray, the directory, shards and gateways, and keeps an eye on them. Off the data path."""
+"""The supervisor: starts Ray, the directory, and shards and gateways on every node; keeps an eye on them. Off the data path."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import ray
 
 from actors import directory, processes, shard
@@ -15,10 +16,14 @@ from hub.config import Config
 
 log = logging.getLogger("hub.supervisor")
 
-PING_EVERY_S = 1.0
-START_TIMEOUT_S = 60.0
-DRAIN_TIMEOUT_S = 20.0
+WATCH_EVERY_S = 1.0
+PING_TIMEOUT_S = 10.0
+NODES_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 90.0
+DRAIN_TIMEOUT_S = 25.0
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
+LOCAL = "local"
+"""The only node there is, where the hub runs on a Ray of its own."""
 # Ray runs workers at nice 15, which starves a server that shares its machine; it reports every call of an actor
 # to its control store, which costs more than our calls do; the rest we neither read nor want sent anywhere.
 RAY_ENVIRONMENT = {
@@ -32,54 +37,204 @@ RAY_ENVIRONMENT = {
 }
 
 
+class Node(msgspec.Struct):
+    """What runs on one node. `ray_id` is None for the only node there is."""
+
+    name: str
+    ray_id: str | None
+    shards: dict[str, Any] = {}
+    gateways: dict[str, Any] = {}
+    draining: asyncio.Task[None] | None = None
+    drained: bool = False
+
+    @property
+    def handles(self) -> dict[str, Any]:
+        return {**self.shards, **self.gateways}
+
+
 class Supervisor:
-    def __init__(self, config: Config, partitions: int, start_gateway: Callable[[str, Config, int], Any]) -> None:
+    def __init__(self, config: Config, partitions: int, start_gateway: Callable[..., Any]) -> None:
         self._config = config
         self._partitions = partitions
         self._start_gateway = start_gateway
-        self.shards: dict[str, Any] = {}
-        self.gateways: dict[str, Any] = {}
+        self._directory: Any = None
+        self._pings: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.nodes: dict[str, Node] = {}
+
+    # --- starting -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start everything; returns before it is ready."""
+        """Start everything; returns before it is ready. Raises ValueError where the cluster cannot carry the hub."""
         _start_ray(self._config)
-        names = [f"hub-shard-{n}" for n in range(self._config.shards)]
-        self._directory = directory.start(self._partitions, names)
-        self.shards = {name: shard.start(name, self._config) for name in names}
-        for n in range(self._config.gateways):
-            name = f"hub-gateway-{n}"
-            self.gateways[name] = self._start_gateway(name, self._config, self._partitions)
+        nodes = self._present()
+        if not nodes:
+            raise ValueError("no node of the Ray cluster has a CPU to give; start one with: ray start --address=…")
+        if len({node["ip"] for node in nodes.values()}) > 1 and self._config.storage.startswith("sqlite:"):
+            raise ValueError("embedded storage serves one machine; give --storage postgresql://… or mongodb://…")
+        here = None if self._config.ray_address is None else ray.get_runtime_context().get_node_id()
+        self._directory = directory.start(
+            self._config,
+            self._partitions,
+            self._config.shards * len(nodes),
+            on=here,
+            detached=self._clustered,
+        )
+        for name, found in nodes.items():
+            self._settle(name, found["id"])
+        for node in self.nodes.values():
+            self._start_shards(node, self._config.shards)
+
+    @property
+    def _clustered(self) -> bool:
+        return self._config.ray_address is not None
+
+    def _present(self) -> dict[str, dict[str, Any]]:
+        """Nodes that can carry processes, by the name that we give them."""
+        if not self._clustered:
+            return {LOCAL: {"id": None, "ip": processes.own_address()}}
+        return {
+            str(node["NodeID"])[:8]: {"id": str(node["NodeID"]), "ip": str(node["NodeManagerAddress"])}
+            for node in _ray_nodes()
+            if node["Alive"] and node["Resources"].get("CPU", 0) > 0
+        }
+
+    def _settle(self, name: str, ray_id: str | None) -> Node:
+        node = self.nodes[name] = Node(name, ray_id, {}, {})
+        for number in range(self._config.gateways):
+            label = self._label("gateway", name, number)
+            node.gateways[label] = self._start_gateway(label, name, self._config, **self._placed(node))
+        return node
+
+    def _start_shards(self, node: Node, count: int) -> None:
+        for number in range(count):
+            label = self._label("shard", node.name, number)
+            if label not in node.shards:
+                node.shards[label] = shard.start(label, node.name, self._config, **self._placed(node))
+
+    def _placed(self, node: Node) -> dict[str, Any]:
+        return {"on": node.ray_id, "detached": self._clustered}
+
+    def _label(self, kind: str, node: str, number: int) -> str:
+        return f"hub-{kind}-{number}" if node == LOCAL else f"hub-{kind}-{node}-{number}"
 
     async def ready(self) -> None:
         """Return once every shard owns its partitions and every gateway listens. Raises what stopped one."""
         async with asyncio.timeout(START_TIMEOUT_S):
-            for handle in [*self.shards.values(), *self.gateways.values()]:
-                await handle.ping.remote()
+            await self._directory.address.remote()
+            calls = [handle.ping.remote() for node in self.nodes.values() for handle in node.handles.values()]
+            for call in calls:
+                await call
+        # A standby is not needed to be ready, and starting it would delay those that are.
+        for node in self.nodes.values():
+            self._start_shards(node, self._config.shards + self._config.standbys)
 
-    async def watch(self) -> None:
-        """A restarted process begins its work with the first call it gets: this one, at the latest."""
+    # --- watching -------------------------------------------------------------------------------------------------
+
+    async def watch(self, stop: asyncio.Event) -> None:
+        """Nodes come and go, processes are restarted, operators drain; sets `stop` where the hub is told to stop."""
         while True:
-            await asyncio.sleep(PING_EVERY_S)
-            for name, handle in {**self.shards, **self.gateways}.items():
-                asyncio.get_running_loop().create_task(_ping(name, handle))
+            await asyncio.sleep(WATCH_EVERY_S)
+            if self._clustered:
+                await self._follow_nodes()
+            for node in self.nodes.values():
+                for name, handle in node.handles.items():
+                    self._ping_soon(name, handle)
+            status = await self._status()
+            if status.get("stopping"):
+                stop.set()
+            for name in status.get("draining", ()):
+                found = self.nodes.get(name)
+                if found is not None and found.draining is None:
+                    found.draining = self._spawn(self._drain_node(found))
+
+    async def _follow_nodes(self) -> None:
+        try:
+            async with asyncio.timeout(NODES_TIMEOUT_S):
+                present = await asyncio.to_thread(self._present)
+        except Exception as error:
+            log.warning("the Ray cluster does not say which nodes there are: %s", error or type(error).__name__)
+            return
+        for name in [name for name in self.nodes if name not in present]:
+            log.warning("node %s is gone", name)
+            for handle in self.nodes.pop(name).handles.values():
+                processes.end(handle)
+        for name, found in present.items():
+            if name not in self.nodes:
+                log.info("node %s has joined", name)
+                self._start_shards(self._settle(name, found["id"]), self._config.shards + self._config.standbys)
+
+    async def _status(self) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(PING_TIMEOUT_S):
+                status: dict[str, Any] = await self._directory.status.remote()
+                return status
+        except Exception as error:
+            log.warning("the directory is restarting: %s", type(error).__name__)
+            return {}
+
+    def _ping_soon(self, name: str, handle: Any) -> None:
+        """A restarted process begins its work with the first call it gets: this one, at the latest."""
+        if name not in self._pings:
+            self._pings.add(name)
+            self._spawn(self._ping(name, handle))
+
+    async def _ping(self, name: str, handle: Any) -> None:
+        try:
+            async with asyncio.timeout(PING_TIMEOUT_S):
+                await handle.ping.remote()
+        except Exception as error:
+            log.warning("%s is restarting: %s", name, type(error).__name__)
+        finally:
+            self._pings.discard(name)
+
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # --- draining -------------------------------------------------------------------------------------------------
+
+    async def _drain_node(self, node: Node) -> None:
+        """Its sessions go elsewhere while its partitions move; when both are done its processes end."""
+        log.info("draining node %s", node.name)
+        await _drain(node.gateways)
+        async with asyncio.timeout(DRAIN_TIMEOUT_S):
+            while node.name not in (await self._status()).get("drained", ()):
+                await asyncio.sleep(WATCH_EVERY_S / 4)
+        await _drain(node.shards)
+        for handle in node.handles.values():
+            processes.end(handle)
+        node.shards, node.gateways, node.drained = {}, {}, True
+        log.info("node %s is drained", node.name)
 
     async def drain(self) -> None:
         """Gateways first, so that nothing new comes in; then shards, so that what came in is finished."""
-        for group in (self.gateways, self.shards):
-            calls = [handle.drain.remote() for handle in group.values()]
-            for call in calls:
-                try:
-                    async with asyncio.timeout(DRAIN_TIMEOUT_S):
-                        await call
-                except Exception as error:
-                    log.warning("a process did not drain: %s", type(error).__name__)
+        nodes = [node for node in self.nodes.values() if not node.drained]
+        await _drain({name: handle for node in nodes for name, handle in node.gateways.items()})
+        await _drain({name: handle for node in nodes for name, handle in node.shards.items()})
+        if self._clustered:
+            for node in nodes:
+                for handle in node.handles.values():
+                    processes.end(handle)
+            processes.end(self._directory)
 
 
-async def _ping(name: str, handle: Any) -> None:
-    try:
-        await handle.ping.remote()
-    except Exception as error:
-        log.warning("%s is restarting: %s", name, type(error).__name__)
+async def _drain(handles: dict[str, Any]) -> None:
+    calls = {name: handle.drain.remote() for name, handle in handles.items()}
+    for name, call in calls.items():
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                await call
+        except Exception as error:
+            log.warning("%s did not drain: %s", name, type(error).__name__)
+
+
+def _ray_nodes() -> list[dict[str, Any]]:
+    listing: Any = ray.nodes
+    found: list[dict[str, Any]] = listing()
+    return found
 
 
 def _start_ray(config: Config) -> None:
@@ -104,11 +259,11 @@ def _leave_out_what_one_machine_never_uses() -> None:
     Ray has no setting for either (`include_dashboard=False` still starts the server's process), and starting those
     two costs a small machine two seconds of every cold start.
     """
-    from ray._private.node import Node
+    from ray._private.node import Node as RayNode
 
     for name in ("start_monitor", "start_api_server"):
-        if hasattr(Node, name):
-            setattr(Node, name, _do_nothing)
+        if hasattr(RayNode, name):
+            setattr(RayNode, name, _do_nothing)
 
 
 def _do_nothing(*args: object, **kwargs: object) -> None:

@@ -1,19 +1,19 @@
-"""The wire between a gateway and a shard: one TCP connection, length-prefixed frames, both ways. Ray-free.
+"""The wire between processes of the hub: one TCP connection for each pair, length-prefixed frames, both ways. Ray-free.
 
 Ray names the processes, places and restarts them; this carries the messages. A Ray call costs both sides about
 3 ms of CPU on a small machine, most of it in threads handing over to each other, which a batch of twenty commands
 cannot pay for; a frame costs 0.1 ms. One connection keeps the order, so feeds never overtake each other.
 
     frame      length (4 bytes, big endian), kind (1 byte), payload
-    N nonce    shard → gateway, as soon as it connects: 16 random bytes
-    H hello    gateway → shard: proof over the shard's nonce, a nonce of its own, the gateway's name
-    W welcome  shard → gateway: proof over the gateway's nonce
-    C commands gateway → shard: number (4 bytes), list[Invocation]
-    A answers  shard → gateway: number (4 bytes), list[Answer]
-    F feeds    shard → gateway: list[Feed]
+    N nonce    listener → caller, as soon as it connects: 16 random bytes
+    H hello    caller → listener: proof over the listener's nonce, a nonce of its own, the caller's name
+    W welcome  listener → caller: proof over the caller's nonce, the listener's name
+
+From then on both sides are equal, and every payload begins with a number (4 bytes): 0 where no answer is wanted,
+else the answer (kind A, or E with an encoded refusal) carries it too. The kinds are listed below.
 
 A proof is an HMAC under a key both sides derive from the installation's secret, which itself never crosses: whoever
-listens in, or takes a shard's old port, learns and gains nothing by it.
+listens in, or takes a process's old port, learns and gains nothing by it.
 """
 
 from __future__ import annotations
@@ -23,45 +23,78 @@ import hashlib
 import hmac
 import logging
 import os
+import socket
 import struct
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-from hub.codec import decode_answers, decode_invocations, encode
-from hub.commands import Answer, Invocation
+import msgspec
+
+from hub.codec import encode
+from hub.errors import HubError, Internal, from_code
 
 log = logging.getLogger("hub.wire")
 
 FRAME_MAX_BYTES = 64 * 1024 * 1024
-FEEDS_BUFFER_MAX_BYTES = 64 * 1024 * 1024
+BACKLOG_MAX_BYTES = 64 * 1024 * 1024
 CONNECT_TIMEOUT_S = 5.0
+# A peer behind a cut cable acknowledges nothing and closes nothing: the kernel gives up for us.
+UNACKNOWLEDGED_MAX_MS = 5_000
 _HEAD = struct.Struct(">IB")
 _NUMBER = struct.Struct(">I")
 NONCE_BYTES = PROOF_BYTES = 16
 STRANGERS_FRAME_MAX_BYTES = 512
-NONCE, HELLO, WELCOME, COMMANDS, ANSWERS, FEEDS = b"NHWCAF"
+NONCE, HELLO, WELCOME, ANSWER, REFUSAL = b"NHWAE"
+# gateway → shard
+COMMANDS, ATTEND, REPLAY, REACH, METRICS = b"CTRUM"
+# shard → gateway
+FEEDS = ord("F")
+# shard or gateway → directory, and what it answers or tells by itself
+JOIN, BEAT, LEAVE, ROSTER = b"JBXO"
+ASSIGNMENT, RELEASE = b"VL"
+
+_refusals = msgspec.msgpack.Decoder(tuple[str, str, float])
 
 
 class Disconnected(Exception):
     """The other side is gone; what was under way may or may not have happened."""
 
 
-def proof(secret: bytes, of: str, nonce: bytes, gateway: str) -> bytes:
-    """That a side (`of`: "gateway" or "shard") knows the secret. The gateway's name is part of what is proven."""
-    told = b"\0".join((of.encode(), nonce, gateway.encode()))
+def proof(secret: bytes, of: str, nonce: bytes, name: str) -> bytes:
+    """That a side (`of`: "caller" or "listener") knows the secret. Its name is part of what is proven."""
+    told = b"\0".join((of.encode(), nonce, name.encode()))
     return hmac.digest(secret, told, hashlib.sha256)[:PROOF_BYTES]
 
 
-class Frames(asyncio.Protocol):
-    """Cuts a byte stream into frames, small ones until the other side has proven itself."""
+Serve = Callable[["Link", int, bytes], "Awaitable[bytes] | None"]
+"""What a process does with a frame (link, kind, payload). None where the kind wants no answer; frames are handed over
+in their order, so what it does at once it does in order."""
 
-    def __init__(self) -> None:
+
+class Link(asyncio.Protocol):
+    """One end of a connection. `peer` is the other side's name, proven; empty until it has introduced itself."""
+
+    def __init__(self, secret: bytes, name: str, serve: Serve) -> None:
+        self.peer = ""
         self.frame_max_bytes = STRANGERS_FRAME_MAX_BYTES
         self.transport: asyncio.Transport | None = None
+        self.on_lost: Callable[[Link], None] | None = None
+        self._secret = secret
+        self._name = name
+        self._serve = serve
+        self._nonce = os.urandom(NONCE_BYTES)
         self._buffer = bytearray()
+        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._number = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- bytes ----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are not of the class, but of its kind
+        raw = transport.get_extra_info("socket")
+        if raw is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MAX_MS)
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer
@@ -75,175 +108,202 @@ class Frames(asyncio.Protocol):
             end = at + _HEAD.size + length
             if len(buffer) < end:
                 break
-            self.frame(kind, bytes(memoryview(buffer)[at + _HEAD.size : end]))
-            if self.transport is None or self.transport.is_closing():
+            self._frame(kind, bytes(memoryview(buffer)[at + _HEAD.size : end]))
+            if not self.open:
                 return
             at = end
         if at:
             del buffer[:at]
 
-    def frame(self, kind: int, payload: bytes) -> None:
-        raise NotImplementedError
-
-    def write(self, kind: int, *parts: bytes) -> None:
-        if self.transport is None or self.transport.is_closing():
-            raise Disconnected
-        self.transport.writelines([_HEAD.pack(sum(map(len, parts)), kind), *parts])
-
-    def drop(self, why: str) -> None:
-        log.warning("dropping a connection: %s", why)
-        if self.transport is not None:
-            self.transport.abort()
-
-
-class ShardSide(Frames):
-    """A gateway's connection, as the shard sees it."""
-
-    def __init__(self, listener: Listener) -> None:
-        super().__init__()
-        self._listener = listener
-        self._nonce = os.urandom(NONCE_BYTES)
-        self.gateway: str | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.write(NONCE, self._nonce)
-
-    def frame(self, kind: int, payload: bytes) -> None:
-        if self.gateway is None:
-            self._hello(kind, payload)
-        elif kind == COMMANDS:
-            task = asyncio.get_running_loop().create_task(self._answer(payload))
-            self._listener.tasks.add(task)
-            task.add_done_callback(self._listener.tasks.discard)
-
-    def _hello(self, kind: int, payload: bytes) -> None:
-        proven, nonce = payload[:PROOF_BYTES], payload[PROOF_BYTES : PROOF_BYTES + NONCE_BYTES]
-        gateway = payload[PROOF_BYTES + NONCE_BYTES :].decode(errors="replace")
-        secret = self._listener.secret
-        if kind != HELLO or not hmac.compare_digest(proven, proof(secret, "gateway", self._nonce, gateway)):
-            self.drop("it does not know the secret")
-            return
-        self.gateway = gateway
-        self.frame_max_bytes = FRAME_MAX_BYTES
-        self._listener.gateways[gateway] = self
-        self.write(WELCOME, proof(secret, "shard", nonce, gateway))
-
-    async def _answer(self, payload: bytes) -> None:
-        answers = await self._listener.submit(decode_invocations(memoryview(payload)[_NUMBER.size :]))
-        try:
-            self.write(ANSWERS, payload[: _NUMBER.size], encode(answers))
-        except Disconnected:
-            log.info("%s left before its answers", self.gateway)
-
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.gateway is not None and self._listener.gateways.get(self.gateway) is self:
-            del self._listener.gateways[self.gateway]
-
-
-class Listener:
-    """Where gateways connect to a shard."""
-
-    def __init__(self, secret: bytes, submit: Callable[[list[Invocation]], Awaitable[list[Answer]]]) -> None:
-        self.secret = secret
-        self.submit = submit
-        self.gateways: dict[str, ShardSide] = {}
-        self.tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-
-    async def open(self, host: str) -> int:
-        """Listen on a free port of `host`, and return it."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: ShardSide(self), host, 0)
-        return int(self._server.sockets[0].getsockname()[1])
-
-    async def send_feeds(self, gateway: str, feeds: bytes) -> None:
-        """Raises Disconnected where the gateway is not connected, or too far behind to be worth queueing for."""
-        side = self.gateways.get(gateway)
-        if side is None or side.transport is None:
-            raise Disconnected
-        if side.transport.get_write_buffer_size() > FEEDS_BUFFER_MAX_BYTES:
-            raise Disconnected
-        side.write(FEEDS, feeds)
-
-    def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        for side in list(self.gateways.values()):
-            if side.transport is not None:
-                side.transport.close()
-
-
-class GatewaySide(Frames):
-    """A connection to a shard, as the gateway sees it."""
-
-    def __init__(self, secret: bytes, gateway: str, on_feeds: Callable[[bytes], None]) -> None:
-        super().__init__()
-        self._secret = secret
-        self._gateway = gateway
-        self._nonce = os.urandom(NONCE_BYTES)
-        self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._on_feeds = on_feeds
-        self._waiting: dict[int, asyncio.Future[list[Answer]]] = {}
-        self._number = 0
-
-    @classmethod
-    async def connect(
-        cls, host: str, port: int, *, secret: bytes, gateway: str, on_feeds: Callable[[bytes], None]
-    ) -> GatewaySide:
-        """Return once each side has proven itself to the other. Raises OSError, TimeoutError or Disconnected."""
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            _, side = await loop.create_connection(lambda: cls(secret, gateway, on_feeds), host, port)
-            try:
-                await side._welcome
-            except BaseException:
-                side.drop("no shard of ours")
-                raise
-        return side
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(Disconnected())
+        if self.peer and self.on_lost is not None:
+            self.on_lost(self)
 
     @property
     def open(self) -> bool:
         return self.transport is not None and not self.transport.is_closing()
 
-    async def submit(self, invocations: list[Invocation]) -> list[Answer]:
-        """Raises Disconnected."""
-        self._number = (self._number + 1) % 2**32
+    @property
+    def backlog_bytes(self) -> int:
+        """What is written and not yet taken by the other side's kernel."""
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
+
+    def drop(self, why: str) -> None:
+        log.warning("dropping a connection%s: %s", f" with {self.peer}" if self.peer else "", why)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
+
+    def _write(self, kind: int, *parts: bytes) -> None:
+        if self.transport is None or self.transport.is_closing():
+            raise Disconnected
+        self.transport.writelines([_HEAD.pack(sum(map(len, parts)), kind), *parts])
+
+    # --- introductions --------------------------------------------------------------------------------------------
+
+    def _frame(self, kind: int, payload: bytes) -> None:
+        if self.peer:
+            self._take(kind, payload)
+        else:
+            self._introduce(kind, payload)
+
+    def _introduce(self, kind: int, payload: bytes) -> None:
+        raise NotImplementedError
+
+    def _known(self, peer: str) -> None:
+        self.peer = peer
+        self.frame_max_bytes = FRAME_MAX_BYTES
+
+    # --- frames ---------------------------------------------------------------------------------------------------
+
+    def _take(self, kind: int, payload: bytes) -> None:
+        [number] = _NUMBER.unpack_from(payload)
+        rest = payload[_NUMBER.size :]
+        if kind in (ANSWER, REFUSAL):
+            self._answered(kind, number, rest)
+            return
+        try:
+            reply = self._serve(self, kind, rest)
+        except (msgspec.MsgspecError, HubError) as error:
+            self.drop(f"a frame of kind {kind} cannot be understood: {error}")
+            return
+        if reply is not None:
+            task = asyncio.get_running_loop().create_task(self._reply(number, reply))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _answered(self, kind: int, number: int, payload: bytes) -> None:
+        waiting = self._waiting.get(number)
+        if waiting is None or waiting.done():
+            return
+        if kind == ANSWER:
+            waiting.set_result(payload)
+        else:
+            waiting.set_exception(from_code(*_refusals.decode(payload)))
+
+    async def _reply(self, number: int, reply: Awaitable[bytes]) -> None:
+        kind = ANSWER
+        try:
+            payload = await reply
+        except HubError as error:
+            kind, payload = REFUSAL, encode((error.code, error.detail, error.retry_after_s))
+        except Exception:
+            log.exception("a frame of %s could not be answered", self.peer)
+            kind, payload = REFUSAL, encode((Internal.code, Internal.title, 1.0))
+        try:
+            self._write(kind, _NUMBER.pack(number), payload)
+        except Disconnected:
+            log.info("%s left before its answer", self.peer)
+
+    def push(self, kind: int, payload: bytes) -> None:
+        """Tell without waiting for an answer. Raises Disconnected, also where too much waits to be taken already."""
+        if self.backlog_bytes > BACKLOG_MAX_BYTES:
+            raise Disconnected
+        self._write(kind, _NUMBER.pack(0), payload)
+
+    async def call(self, kind: int, payload: bytes) -> bytes:
+        """The answer. Raises Disconnected, or the HubError it was refused with."""
+        self._number = self._number % (2**32 - 1) + 1
         number = self._number
-        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:
-            self.write(COMMANDS, _NUMBER.pack(number), encode(invocations))
+            self._write(kind, _NUMBER.pack(number), payload)
             return await future
         finally:
             self._waiting.pop(number, None)
 
-    def frame(self, kind: int, payload: bytes) -> None:
-        if not self._welcome.done():
-            self._introduce(kind, payload)
+
+class _ListenerEnd(Link):
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(listener.secret, listener.name, listener.serve)
+        self._listener = listener
+        self.on_lost = listener.lost
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._write(NONCE, self._nonce)
+
+    def _introduce(self, kind: int, payload: bytes) -> None:
+        proven, nonce = payload[:PROOF_BYTES], payload[PROOF_BYTES : PROOF_BYTES + NONCE_BYTES]
+        caller = payload[PROOF_BYTES + NONCE_BYTES :].decode(errors="replace")
+        expected = proof(self._secret, "caller", self._nonce, caller)
+        if kind != HELLO or not caller or not hmac.compare_digest(proven, expected):
+            self.drop("it does not know the secret")
             return
-        if kind == FEEDS:
-            self._on_feeds(payload)
-            return
-        [number] = _NUMBER.unpack_from(payload)
-        waiting = self._waiting.get(number)
-        if kind == ANSWERS and waiting is not None and not waiting.done():
-            waiting.set_result(decode_answers(memoryview(payload)[_NUMBER.size :]))
+        self._known(caller)
+        self._listener.links[caller] = self
+        self._write(WELCOME, proof(self._secret, "listener", nonce, self._name), self._name.encode())
+
+
+class _CallerEnd(Link):
+    def __init__(self, secret: bytes, name: str, serve: Serve) -> None:
+        super().__init__(secret, name, serve)
+        self.welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def _introduce(self, kind: int, payload: bytes) -> None:
         if kind == NONCE:
-            self.write(
-                HELLO, proof(self._secret, "gateway", payload, self._gateway), self._nonce, self._gateway.encode()
-            )
-        elif kind == WELCOME and hmac.compare_digest(payload, proof(self._secret, "shard", self._nonce, self._gateway)):
-            self.frame_max_bytes = FRAME_MAX_BYTES
-            self._welcome.set_result(None)
+            self._write(HELLO, proof(self._secret, "caller", payload, self._name), self._nonce, self._name.encode())
+            return
+        proven, peer = payload[:PROOF_BYTES], payload[PROOF_BYTES:].decode(errors="replace")
+        if kind == WELCOME and hmac.compare_digest(proven, proof(self._secret, "listener", self._nonce, peer)):
+            self._known(peer)
+            self.welcome.set_result(None)
         else:
             self.drop("it does not know the secret")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._welcome.done():
-            self._welcome.set_exception(Disconnected())
-        for waiting in self._waiting.values():
-            if not waiting.done():
-                waiting.set_exception(Disconnected())
+        if not self.welcome.done():
+            self.welcome.set_exception(Disconnected())
+        super().connection_lost(exc)
+
+
+async def connect(host: str, port: int, *, secret: bytes, name: str, serve: Serve) -> Link:
+    """Return once each side has proven itself to the other. Raises OSError, TimeoutError or Disconnected."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        _, link = await loop.create_connection(lambda: _CallerEnd(secret, name, serve), host, port)
+        try:
+            await link.welcome
+        except BaseException:
+            link.drop("nobody of ours")
+            raise
+    return link
+
+
+class Listener:
+    """Where others connect to this process. `links` are those who have introduced themselves, by name."""
+
+    def __init__(
+        self, secret: bytes, name: str, serve: Serve, *, on_lost: Callable[[Link], None] | None = None
+    ) -> None:
+        self.secret = secret
+        self.name = name
+        self.serve = serve
+        self.links: dict[str, Link] = {}
+        self._on_lost = on_lost
+        self._server: asyncio.Server | None = None
+
+    async def open(self, host: str) -> int:
+        """Listen on a free port of `host`, and return it."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _ListenerEnd(self), host, 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def lost(self, link: Link) -> None:
+        if self.links.get(link.peer) is link:
+            del self.links[link.peer]
+            if self._on_lost is not None:
+                self._on_lost(link)
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for link in list(self.links.values()):
+            link.close()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
+from actors.assignment import Member
 from actors.router import Router
 from api.accounts import Accounts
 from api.auth import Auth
@@ -34,10 +36,14 @@ log = logging.getLogger("hub.gateway")
 
 
 class Gateway:
-    """The services of one gateway. Ray-free but for the router's handles."""
+    """The services of one gateway. Ray-free."""
 
-    def __init__(self, name: str, config: Config, store: Store) -> None:
-        self.name = name
+    def __init__(
+        self, member: Member, config: Config, store: Store, find_directory: Callable[[], Awaitable[tuple[str, int]]]
+    ) -> None:
+        """`member` is this gateway as the others know it; `find_directory` says where the directory listens."""
+        self.name = member.name
+        self.node = member.node
         self.config = config
         self.store = store
         self.clock = SystemClock()
@@ -46,13 +52,14 @@ class Gateway:
         self.accounts = Accounts(store.documents, self.vault)
         self.auth = Auth(self.accounts, store.documents, self.keyring)
         self.router = Router(
-            name,
+            member,
             store.partitions,
             secret=self.keyring.derive("wire"),
-            on_failure=self._shard_failed,
-            on_feeds=self._feeds_came,
+            find_directory=find_directory,
+            on_link=lambda shard: self.fanout.shard_connected(shard),
+            on_feeds=lambda feeds: self.fanout.receive(feeds),
         )
-        self.fanout = Fanout(name, self.router, self.accounts.forget)
+        self.fanout = Fanout(self.router, self.accounts.forget)
         self.presence = Presence(self.fanout)
         self.limits = RateLimits(config.requests_per_minute)
         self.metrics = GatewayMetrics()
@@ -69,13 +76,8 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.router.stop()
         await self.store.close()
-
-    def _feeds_came(self, feeds: bytes) -> None:
-        self.fanout.receive(feeds)
-
-    def _shard_failed(self, shard: str) -> None:
-        self.fanout.shard_failed(shard)
 
     # --- commands -------------------------------------------------------------------------------------------------
 

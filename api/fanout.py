@@ -21,7 +21,8 @@ from hub.ids import tenant_partition
 
 log = logging.getLogger("hub.fanout")
 
-ATTEND_EVERY_S = 0.5
+ATTEND_EVERY_S = 5.0
+ATTEND_RETRY_S = 0.2
 RECENT_MAX_PUBLICATIONS = 2_000
 HELD_MAX_FEEDS = 10_000
 CATCHING_MAX_PUBLICATIONS = 50_000
@@ -85,56 +86,57 @@ class PartitionFeed:
 
 
 class Fanout:
-    def __init__(self, name: str, router: Router, on_setting: Callable[[str, str], None]) -> None:
-        self._name = name
+    def __init__(self, router: Router, on_setting: Callable[[str, str], None]) -> None:
         self._router = router
         self._on_setting = on_setting
         self._tenants: dict[str, TenantTopics] = {}
         self._partitions: dict[int, PartitionFeed] = {}
-        self._incarnations: dict[str, int] = {}
         self._wake = asyncio.Event()
-        self._attending = asyncio.Lock()
+        self._attending: dict[str, int] = {}
+        """Shards that know of our interest, and in how many tenants: they are only ever added."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.published = 0
 
     # --- following the shards -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Renew our interest for ever: after a shard's restart this is how it learns of us again."""
+        """Tell every shard which tenants we care about: whenever that changes, or a shard is connected anew."""
         while True:
-            await self._attend_all()
+            self._wake.clear()
+            done = await self._attend_all()
             try:
-                await asyncio.wait_for(self._wake.wait(), ATTEND_EVERY_S)
+                async with asyncio.timeout(ATTEND_EVERY_S if done else ATTEND_RETRY_S):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
-            self._wake.clear()
 
-    def shard_failed(self, shard: str) -> None:
+    def shard_connected(self, shard: str) -> None:
+        self._attending.pop(shard, None)
         self._wake.set()
 
-    async def _attend_all(self) -> None:
-        async with self._attending:
-            tenants = list(self._tenants)
-            for shard in self._router.shards:
-                try:
-                    incarnation, heads = await self._router.attend(shard, self._name, tenants)
-                except HubError:
-                    continue
-                self._attended(shard, incarnation, heads)
-            for tenant in tenants:
-                topics = self._tenants.get(tenant)
-                if topics is not None and self._partition(self._home(tenant)).head is not None:
-                    topics.attended.set()
+    async def _attend_all(self) -> bool:
+        """False where somebody could not be told yet."""
+        tenants = list(self._tenants)
+        missing = [shard for shard in self._router.members if self._attending.get(shard) != len(tenants)]
+        told = await asyncio.gather(*(self._attend(shard, tenants) for shard in missing))
+        for tenant in tenants:
+            topics = self._tenants.get(tenant)
+            if topics is not None and self._partition(self._home(tenant)).head is not None:
+                topics.attended.set()
+        return all(told)
 
-    def _attended(self, shard: str, incarnation: int, heads: dict[int, int]) -> None:
-        reborn = self._incarnations.get(shard) not in (None, incarnation)
-        self._incarnations[shard] = incarnation
+    async def _attend(self, shard: str, tenants: list[str]) -> bool:
+        self._attending[shard] = len(tenants)
+        try:
+            _, heads = await self._router.attend(shard, tenants)
+        except HubError:
+            self._attending.pop(shard, None)
+            return False
         for number, head in heads.items():
             feed = self._partition(number)
             if feed.head is None:
                 feed.head = head
-            elif reborn and feed.head < head:
-                self._resync(number, feed, head)
+        return True
 
     def _partition(self, number: int) -> PartitionFeed:
         feed = self._partitions.get(number)

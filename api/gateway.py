@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from actors import processes
+from actors import directory, processes
 
 if TYPE_CHECKING:
     from hub.config import Config
@@ -20,12 +20,14 @@ FILES_WANTED = 65_536
 
 
 class GatewayActor:
-    def __init__(self, name: str, config: Config, partitions: int) -> None:
+    def __init__(self, name: str, node: str, config: Config) -> None:
         from hub import logs
 
         logs.configure(config.log_level, name)
         self._name = name
+        self._node = node
         self._config = config
+        self._incarnation = time.time_ns()
         self._gateway: Any = None
         self._server: Any = None
         self._serving: Any = None
@@ -41,6 +43,7 @@ class GatewayActor:
     async def _start(self) -> None:
         import uvicorn
 
+        from actors.assignment import Member
         from api import demo
         from api.app import Application
         from api.context import Gateway
@@ -50,9 +53,10 @@ class GatewayActor:
 
         _raise_file_limit()
         config = self._config
-        listener = listen(config.host, config.port, shared=config.gateways > 1)
+        listener = listen(config.host, config.port, shared=config.shares_port)
         store = await open_store(config.storage)
-        self._gateway = Gateway(self._name, config, store)
+        member = Member(self._name, "gateway", self._node, config.host, config.port, self._incarnation)
+        self._gateway = Gateway(member, config, store, directory.find)
         await self._gateway.start()
         if config.demo:
             await demo.seed(self._gateway)
@@ -112,5 +116,5 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def start(name: str, config: Config, partitions: int) -> Any:
-    return processes.spawn(GatewayActor, name, name, config, partitions)
+def start(name: str, node: str, config: Config, **placed: Any) -> Any:
+    return processes.spawn(GatewayActor, name, name, node, config, **placed)

@@ -10,10 +10,12 @@ import sys
 import time
 from typing import IO
 
+import msgspec
+
 from api.listener import listen
 from hub import logs
 from hub.config import Config, InvalidSetting
-from hub.sealing import load_secret
+from hub.sealing import READY, load_secret
 from hub.storage import open_store
 
 
@@ -21,8 +23,12 @@ def serve(config: Config) -> int:
     logs.configure(config.log_level, "hub")
     began = time.monotonic()
     lock = _lock(config)
-    _check_port(config)
+    if config.ray_address is None:
+        _check_port(config)
     partitions = asyncio.run(_prepare(config))
+    # Every process of the hub has the same secret, whatever its machine holds.
+    secret = load_secret(config.secret_key, config.data_dir)
+    config = msgspec.structs.replace(config, secret_key=READY + secret.hex(), partitions=partitions)
     from actors.supervisor import Supervisor
     from api import gateway
 
@@ -49,14 +55,13 @@ def _lock(config: Config) -> IO[str]:
 def _check_port(config: Config) -> None:
     """Say so now rather than after everything has been started."""
     try:
-        listen(config.host, config.port, shared=config.gateways > 1).close()
+        listen(config.host, config.port, shared=config.shares_port).close()
     except RuntimeError as error:
         raise InvalidSetting(str(error)) from None
 
 
 async def _prepare(config: Config) -> int:
     """Create or migrate the store once, before several processes open it. Returns its partition count."""
-    load_secret(config.secret_key, config.data_dir)
     try:
         store = await open_store(config.storage, partitions=config.partitions)
     except (ValueError, OSError) as error:
@@ -81,7 +86,7 @@ async def _run(config: Config, supervisor: object, began: float) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     _announce(config, time.monotonic() - began)
-    watching = loop.create_task(supervisor.watch())
+    watching = loop.create_task(supervisor.watch(stop))
     await stop.wait()
     watching.cancel()
     print("hub: draining …", flush=True)

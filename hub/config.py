@@ -110,8 +110,11 @@ OPTIONS: tuple[Option, ...] = (
         "where the journal lives (default: SQLite in the data folder)",
     ),
     Option("redis", None, _redis_url, "redis://HOST:PORT/DB", "what gateways share: limits, revocations, presence"),
-    Option("shards", 1, _integer(1, 256), "a number from 1 to 256", "processes that own partitions"),
-    Option("gateways", 1, _integer(1, 256), "a number from 1 to 256", "processes that take HTTP and WebSocket"),
+    Option("shards", 1, _integer(1, 256), "a number from 1 to 256", "processes on each node that own partitions"),
+    Option("standbys", 1, _integer(0, 16), "a number from 0 to 16", "shards on each node that wait to replace one"),
+    Option(
+        "gateways", 1, _integer(1, 256), "a number from 1 to 256", "processes on each node that take HTTP and WebSocket"
+    ),
     Option(
         "partitions",
         None,
@@ -154,6 +157,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     storage: str
     redis: str | None
     shards: int
+    standbys: int
     gateways: int
     partitions: int | None
     ray_address: str | None
@@ -168,6 +172,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     smtp: str | None
     smtp_listen: str | None
     ai_api: str | None
+
+    @property
+    def shares_port(self) -> bool:
+        """Several gateways of one machine listen on the same port, and the kernel shares connections out."""
+        return self.gateways > 1 or self.ray_address is not None
 
 
 def load(flags: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> Config:

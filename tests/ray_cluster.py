@@ -250,7 +250,8 @@ def _environment(health_checks: dict[str, str]) -> dict[str, str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HUB_", "RAY_"))}
     # The shards' classes are pickled by reference: the nodes must find our packages.
     root = str(Path(__file__).parent.parent)
-    return inherited | RAY_ENVIRONMENT | health_checks | {"PYTHONPATH": root}
+    # Said, since Ray guesses it anew in each process from what an earlier run may have left in the home folder.
+    return inherited | RAY_ENVIRONMENT | health_checks | {"PYTHONPATH": root, "RAY_AUTH_MODE": "disabled"}
 
 
 def _free_port(ip: str) -> int:

@@ -34,6 +34,7 @@ BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 60.0
 JOURNAL_RETRY_S = 0.2
 CHECKPOINT_EVERY_S = 2.0
+FINISH_TIMEOUT_S = 5.0
 CATCH_UP_CHUNK_EVENTS = 2_000
 
 
@@ -77,6 +78,11 @@ class Courier:
         self._queues: dict[str, deque[Job]] = {}
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(IN_FLIGHT_MAX_SENDS)
+        self._sending: dict[str, Job] = {}
+        """What is at a provider now, by conversation."""
+        self._ended = asyncio.Event()
+        self._finishing: set[int] = set()
+        """Partitions that are being given up."""
         self._seen: dict[int, int] = {}
         self._saved: dict[int, int] = {}
         self._partitions: dict[int, Partition] = {}
@@ -104,7 +110,22 @@ class Courier:
         for job in list(self._jobs[partition.number].values()):
             self._queue(job)
 
+    async def finish(self, partition: Partition) -> None:
+        """Begin no more sends of this partition, and return once those under way have ended and are written down.
+
+        Its next owner takes up the rest. One that lasts too long is left behind, and will be told as uncertain.
+        """
+        self._finishing.add(partition.number)
+        try:
+            async with asyncio.timeout(FINISH_TIMEOUT_S):
+                while any(job.partition == partition.number for job in self._sending.values()):
+                    self._ended.clear()
+                    await self._ended.wait()
+        except TimeoutError:
+            log.warning("partition %d is given up with a send under way", partition.number)
+
     def close(self, partition: Partition) -> None:
+        self._finishing.discard(partition.number)
         self._partitions.pop(partition.number, None)
         for job in self._jobs.pop(partition.number, {}).values():
             self._queues.pop(job.conversation, None)
@@ -150,14 +171,20 @@ class Courier:
         queue.append(job)
 
     async def _work(self, conversation: str, queue: deque[Job]) -> None:
-        while queue:
+        while queue and queue[0].partition not in self._finishing:
             job = queue[0]
             try:
                 async with self._slots:
+                    if job.partition in self._finishing:
+                        break
+                    self._sending[conversation] = job
                     delay_s = await self._deliver(job)
             except Exception:
                 log.exception("delivering to %s failed", conversation)
                 delay_s = BACKOFF_MAX_S
+            finally:
+                self._sending.pop(conversation, None)
+                self._ended.set()
             if delay_s is not None:
                 await asyncio.sleep(delay_s)
                 continue

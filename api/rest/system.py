@@ -20,13 +20,15 @@ async def healthz() -> Response:
 
 @router.get("/readyz", summary="Can take traffic")
 async def readyz(gateway: Services) -> Response:
-    checks = dict(zip(gateway.router.shards, await _ask_shards(gateway), strict=True))
-    ok = bool(checks) and all(checks.values()) and not gateway.draining
+    checks = await _ask_shards(gateway)
+    ok = gateway.router.complete and all(checks.values()) and not gateway.draining
     state = "draining" if gateway.draining else "ready" if ok else "waiting for shards"
     return json({"status": state, "shards": checks}, 200 if ok else 503)
 
 
-async def _ask_shards(gateway: Services) -> list[bool]:
+async def _ask_shards(gateway: Services) -> dict[str, bool]:
+    """Of those that own something, whether each answers."""
+
     async def one(shard: str) -> bool:
         try:
             await gateway.router.metrics(shard)
@@ -34,12 +36,13 @@ async def _ask_shards(gateway: Services) -> list[bool]:
             return False
         return True
 
-    return list(await asyncio.gather(*(one(shard) for shard in gateway.router.shards)))
+    shards = gateway.router.shards
+    return dict(zip(shards, await asyncio.gather(*(one(shard) for shard in shards)), strict=True))
 
 
 @router.get("/metrics", summary="Prometheus metrics of this gateway and its shards")
 async def metrics(gateway: Services) -> Response:
-    for shard in gateway.router.shards:
+    for shard in gateway.router.members:
         try:
             gateway.metrics.shards.by_shard[shard] = await gateway.router.metrics(shard)
         except HubError:
@@ -53,7 +56,7 @@ async def status(gateway: Services, who: Who) -> Response:
     if who.role != "operator" and "settings" not in who.scopes:
         raise Forbidden("only operators and administrators may see this")
     figures = {}
-    for shard in gateway.router.shards:
+    for shard in gateway.router.members:
         try:
             figures[shard] = await gateway.router.metrics(shard)
         except HubError as error:

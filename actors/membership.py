@@ -1,0 +1,206 @@
+"""Who is there, and who owns what: the directory's decisions, without any I/O and with time handed in.
+
+Shards and gateways join, beat, and are lost. What follows is decided by `decide`:
+
+* A shard whose connection broke, or that does not beat (stopped, cut off), is dead to us. Its partitions get a new
+  owner at once. Whether it really is dead does not matter: the store fences whoever writes with an old epoch.
+* Each node has `seats` for shards. A shard without a seat is a standby; it takes the next seat that falls vacant on its
+  node, with all its partitions.
+* Where seats come or go, partitions move. A living owner is asked to release first, a few at a time, so that each is
+  away for a moment only; one that does not answer in time is dispossessed.
+* A draining node has no seats.
+
+Nothing here is stored. A directory that is started again learns from those who join what the last assignment was.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from actors.assignment import STANDBY, Assignment, Member, assign, seat_name
+
+BEAT_EVERY_S = 0.25
+BEAT_TIMEOUT_S = 2.5
+ABSENCE_S = 1.0
+LOST_GRACE_S = 0.1
+"""A connection may break without its process dying; one that comes back this soon was never gone."""
+FIRST_PATIENCE_S = 20.0
+"""How long a new store's first shards are waited for, before those that are there divide everything among them."""
+RETURN_PATIENCE_S = 2.0
+"""How long a directory that was restarted waits for those it has heard of."""
+RELEASE_TIMEOUT_S = 15.0
+MOVES_MAX_AT_ONCE = 4
+"""Partitions that one shard gives up at the same time."""
+
+
+class Seat(msgspec.Struct):
+    """A member as the directory knows it."""
+
+    member: Member
+    last_beat: float
+    connected: bool = True
+    lost_at: float = 0.0
+    awaited_until: float = 0.0
+    """It is known by hearsay only, and expected to join until then."""
+
+
+class Membership:
+    def __init__(self, partitions: int, *, seats: int, expected: int, now: float) -> None:
+        """`seats` for shards on each node; `expected` shards to wait for before the very first assignment."""
+        self._partitions = partitions
+        self._seats_per_node = seats
+        self._expected = expected
+        self._began = now
+        self._decided_at = now
+        self._seats: dict[str, Seat] = {}
+        self._moving: dict[int, float] = {}
+        self._targets: list[str] = []
+        self._targets_of: tuple[str, ...] = ()
+        self.draining: set[str] = set()
+        self.assignment = Assignment(0, [""] * partitions)
+
+    # --- what is told ---------------------------------------------------------------------------------------------
+
+    def join(self, member: Member, known: Assignment | None, now: float) -> None:
+        """A process is there (again). `known`: the newest assignment it has seen."""
+        if known is not None and known.version > self.assignment.version:
+            self._adopt(known, now)
+        held = self._seats.get(member.name)
+        same = held is not None and held.member.incarnation == member.incarnation
+        seat = held.member.seat if held is not None and same else STANDBY
+        self._seats[member.name] = Seat(msgspec.structs.replace(member, seat=seat), now)
+        if held is not None and not same:
+            # A new process under an old name knows nothing of what the old one had in memory.
+            self._dispossess(member.name)
+
+    def _adopt(self, known: Assignment, now: float) -> None:
+        """We were restarted: the last word of our predecessor holds, and those it knew are expected back."""
+        self.assignment = Assignment(known.version, known.owners, known.members)
+        for member in known.members:
+            if member.name not in self._seats:
+                self._seats[member.name] = Seat(member, now, False, now, now + RETURN_PATIENCE_S)
+            elif self._seats[member.name].member.incarnation == member.incarnation:
+                self._seats[member.name].member = member
+
+    def beat(self, name: str, now: float) -> None:
+        seat = self._seats.get(name)
+        if seat is not None:
+            seat.last_beat = now
+
+    def lost(self, name: str, now: float) -> None:
+        """Its connection broke."""
+        seat = self._seats.get(name)
+        if seat is not None and seat.connected:
+            seat.connected, seat.lost_at = False, now
+
+    def drain(self, node: str) -> None:
+        self.draining.add(node)
+
+    def released(self, shard: str, partitions: list[int]) -> None:
+        """The owner has given them up, or has refused to answer: either way somebody else may have them."""
+        for partition in partitions:
+            if self.assignment.owners[partition] == shard and self._moving.pop(partition, None) is not None:
+                self.assignment.owners[partition] = ""
+
+    def _dispossess(self, shard: str) -> None:
+        for partition, owner in enumerate(self.assignment.owners):
+            if owner == shard:
+                self.assignment.owners[partition] = ""
+                self._moving.pop(partition, None)
+
+    # --- what follows ---------------------------------------------------------------------------------------------
+
+    def decide(self, now: float) -> dict[str, list[int]]:
+        """Bring the assignment up to date (a new version, where it changes); returns what to ask of whom to release."""
+        self._excuse_our_own_absence(now)
+        before = (list(self.assignment.owners), self.assignment.members, list(self.assignment.moving))
+        alive = {name: seat for name, seat in self._seats.items() if self._alive(seat, now)}
+        self._forget_the_dead(alive)
+        for name in {owner for owner in self.assignment.owners if owner and owner not in alive}:
+            self._dispossess(name)
+        self._take_seats(alive)
+        releases = self._move(alive, now)
+        members = sorted((seat.member for seat in alive.values()), key=lambda member: member.name)
+        self.assignment.members, self.assignment.moving = members, sorted(self._moving)
+        if before != (self.assignment.owners, members, self.assignment.moving):
+            self.assignment.version += 1
+        return releases
+
+    def _excuse_our_own_absence(self, now: float) -> None:
+        """Beats that came while this process stood still have not been counted yet: that is nobody's death."""
+        if now - self._decided_at > ABSENCE_S:
+            for seat in self._seats.values():
+                seat.last_beat = max(seat.last_beat, now)
+        self._decided_at = now
+
+    def _alive(self, seat: Seat, now: float) -> bool:
+        if seat.awaited_until:
+            return now < seat.awaited_until
+        if seat.connected:
+            return now - seat.last_beat <= BEAT_TIMEOUT_S
+        return now - seat.lost_at <= LOST_GRACE_S
+
+    def _forget_the_dead(self, alive: dict[str, Seat]) -> None:
+        """One that is connected and does not beat may be stopped, and go on one day; it has lost its seat."""
+        for name, seat in list(self._seats.items()):
+            if name in alive:
+                continue
+            if seat.connected:
+                seat.member = msgspec.structs.replace(seat.member, seat=STANDBY)
+            else:
+                del self._seats[name]
+
+    def _take_seats(self, alive: dict[str, Seat]) -> None:
+        shards = [seat for _, seat in sorted(alive.items()) if seat.member.role == "shard"]
+        for node in {seat.member.node for seat in shards}:
+            here = [seat for seat in shards if seat.member.node == node]
+            vacant = set(range(self._seats_per_node)) if node not in self.draining else set()
+            for seat in here:
+                if seat.member.seat in vacant:
+                    vacant.discard(seat.member.seat)
+                else:
+                    seat.member = msgspec.structs.replace(seat.member, seat=STANDBY)
+            standing = [seat for seat in here if seat.member.seat == STANDBY and not seat.awaited_until]
+            for seat, number in zip(standing, sorted(vacant), strict=False):
+                seat.member = msgspec.structs.replace(seat.member, seat=number)
+
+    def _move(self, alive: dict[str, Seat], now: float) -> dict[str, list[int]]:
+        seated = {seat_name(s.member): s.member.name for s in alive.values() if s.member.seat != STANDBY}
+        if not seated or not self._enough(len(seated), now):
+            return {}
+        releases: dict[str, list[int]] = {}
+        owners = self.assignment.owners
+        for partition, seat in enumerate(self._target(tuple(sorted(seated)))):
+            owner, wanted = owners[partition], seated[seat]
+            if not owner or now > self._moving.get(partition, now):
+                self._moving.pop(partition, None)
+                owners[partition] = wanted
+            elif partition in self._moving or owner == wanted:
+                # One that is being given up is waited for, even if its owner is to have it back: only then is it known
+                # to be closed there, and opened again.
+                continue
+            elif self._moves_of(owner) < MOVES_MAX_AT_ONCE:
+                self._moving[partition] = now + RELEASE_TIMEOUT_S
+                releases.setdefault(owner, []).append(partition)
+        return releases
+
+    def _moves_of(self, owner: str) -> int:
+        return sum(self.assignment.owners[partition] == owner for partition in self._moving)
+
+    def _target(self, seats: tuple[str, ...]) -> list[str]:
+        if seats != self._targets_of:
+            self._targets_of, self._targets = seats, assign(self._partitions, list(seats))
+        return self._targets
+
+    def _enough(self, seated: int, now: float) -> bool:
+        """Before the first assignment: everybody who is expected is there, or has been waited for long enough."""
+        first = not any(self.assignment.owners)
+        return not first or seated >= self._expected or now - self._began > FIRST_PATIENCE_S
+
+    # --- what others ask ------------------------------------------------------------------------------------------
+
+    def drained(self) -> list[str]:
+        """Draining nodes that own nothing any more."""
+        owners = set(self.assignment.owners)
+        busy = {seat.member.node for seat in self._seats.values() if seat.member.name in owners}
+        return sorted(self.draining - busy)
