@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -62,6 +63,7 @@ class Office:
             "draining": sorted(membership.draining),
             "drained": membership.drained(),
             "version": membership.assignment.version,
+            "pid": os.getpid(),
         }
 
     # --- what members say -----------------------------------------------------------------------------------------
@@ -95,8 +97,11 @@ class Office:
             self.stopping = True
         else:
             nodes = {member.node for member in self.membership.assignment.members}
-            if node not in nodes:
+            draining = self.membership.draining
+            if node not in nodes | draining:
                 raise BadRequest(f"there is no node {node!r}; there are {', '.join(sorted(nodes))}")
+            if not nodes - draining - {node}:
+                raise BadRequest(f"{node} is the last node; to stop the hub, name none")
             self.membership.drain(node)
         self._decide()
         return encode(self.status())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +34,11 @@ class Shard:
         self._starting: asyncio.Task[None] | None = None
 
     async def ping(self) -> int:
-        """Return once it has joined the directory. Raises what keeps it from that."""
+        """Our process id, once we have joined the directory and own what it says. Raises what keeps us from that."""
         if self._starting is None:
             self._starting = asyncio.get_running_loop().create_task(self._start())
         await asyncio.shield(self._starting)
-        return self._incarnation
+        return os.getpid()
 
     async def _start(self) -> None:
         from actors.desk import Desk

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 import ray
 
 from actors import directory, processes, shard
-from hub.config import Config
+from hub.config import Config, is_loopback
 
 log = logging.getLogger("hub.supervisor")
 
@@ -21,6 +22,8 @@ PING_TIMEOUT_S = 10.0
 NODES_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 90.0
 DRAIN_TIMEOUT_S = 25.0
+LINGER_S = 2.0
+"""How long a draining gateway still takes requests, for the load balancer to notice."""
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 LOCAL = "local"
 """The only node there is, where the hub runs on a Ray of its own."""
@@ -58,6 +61,9 @@ class Supervisor:
         self._partitions = partitions
         self._start_gateway = start_gateway
         self._directory: Any = None
+        self.lost_ray = False
+        """Ray itself is gone: what it started may live on, but nobody would start it again."""
+        self._pids: dict[str, int] = {}
         self._pings: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.nodes: dict[str, Node] = {}
@@ -70,7 +76,7 @@ class Supervisor:
         nodes = self._present()
         if not nodes:
             raise ValueError("no node of the Ray cluster has a CPU to give; start one with: ray start --address=…")
-        if len({node["ip"] for node in nodes.values()}) > 1 and self._config.storage.startswith("sqlite:"):
+        if not _one_machine(nodes) and self._config.storage.startswith("sqlite:"):
             raise ValueError("embedded storage serves one machine; give --storage postgresql://… or mongodb://…")
         here = None if self._config.ray_address is None else ray.get_runtime_context().get_node_id()
         self._directory = directory.start(
@@ -141,7 +147,7 @@ class Supervisor:
                 for name, handle in node.handles.items():
                     self._ping_soon(name, handle)
             status = await self._status()
-            if status.get("stopping"):
+            if status.get("stopping") or self.lost_ray:
                 stop.set()
             for name in status.get("draining", ()):
                 found = self.nodes.get(name)
@@ -168,7 +174,12 @@ class Supervisor:
         try:
             async with asyncio.timeout(PING_TIMEOUT_S):
                 status: dict[str, Any] = await self._directory.status.remote()
+                self._pids[directory.NAME] = status["pid"]
                 return status
+        except ray.exceptions.ActorDiedError:
+            # It is restarted for ever, so this is not its own death.
+            self.lost_ray = True
+            return {}
         except Exception as error:
             log.warning("the directory is restarting: %s", type(error).__name__)
             return {}
@@ -182,7 +193,7 @@ class Supervisor:
     async def _ping(self, name: str, handle: Any) -> None:
         try:
             async with asyncio.timeout(PING_TIMEOUT_S):
-                await handle.ping.remote()
+                self._pids[name] = await handle.ping.remote()
         except Exception as error:
             log.warning("%s is restarting: %s", name, type(error).__name__)
         finally:
@@ -199,7 +210,7 @@ class Supervisor:
     async def _drain_node(self, node: Node) -> None:
         """Its sessions go elsewhere while its partitions move; when both are done its processes end."""
         log.info("draining node %s", node.name)
-        await _drain(node.gateways)
+        await _drain(node.gateways, LINGER_S)
         async with asyncio.timeout(DRAIN_TIMEOUT_S):
             while node.name not in (await self._status()).get("drained", ()):
                 await asyncio.sleep(WATCH_EVERY_S / 4)
@@ -220,15 +231,29 @@ class Supervisor:
                     processes.end(handle)
             processes.end(self._directory)
 
+    def bury(self) -> None:
+        """End what a Ray that is gone has left behind: processes that nobody watches any more."""
+        for pid in self._pids.values():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        ray.shutdown()
 
-async def _drain(handles: dict[str, Any]) -> None:
-    calls = {name: handle.drain.remote() for name, handle in handles.items()}
+
+async def _drain(handles: dict[str, Any], *args: object) -> None:
+    calls = {name: handle.drain.remote(*args) for name, handle in handles.items()}
     for name, call in calls.items():
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
                 await call
         except Exception as error:
             log.warning("%s did not drain: %s", name, type(error).__name__)
+
+
+def _one_machine(nodes: dict[str, dict[str, Any]]) -> bool:
+    addresses = {node["ip"] for node in nodes.values()}
+    return len(addresses) == 1 or all(is_loopback(address) for address in addresses)
 
 
 def _ray_nodes() -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ class Accounts:
         self._documents = documents
         self._vault = vault
         self._known: dict[tuple[str, str], tuple[float, object]] = {}
+        self._forgotten = 0
 
     async def channel(self, id: str) -> Channel | None:
         return await self._look_up(id, Channel)
@@ -48,6 +49,7 @@ class Accounts:
         return document.revision if document is not None else 0
 
     def forget(self, kind: str, id: str) -> None:
+        self._forgotten += 1
         self._known.pop((kind, id), None)
 
     async def claim(self, kind: str, id: str, owner: str) -> str:
@@ -64,8 +66,11 @@ class Accounts:
         known = self._known.get(key)
         if known is not None and known[0] > time.monotonic():
             return known[1]  # type: ignore[return-value]
+        forgotten = self._forgotten
         document = await self._documents.get(*key)
         found = self._vault.decode(document.body, kind) if document is not None else None
+        if forgotten != self._forgotten:
+            return found  # perhaps older than what we were told meanwhile: good for this answer, not to be remembered
         if len(self._known) >= REMEMBER_MAX_COUNT:
             self._known.clear()
         self._known[key] = (time.monotonic() + REMEMBER_FOR_S, found)

@@ -19,6 +19,7 @@ from api.inbound import inbound
 from api.loopback import Loopback
 from api.pages import Pages
 from api.rest import auth, conversations, customers, settings, system
+from api.sessions import GOING_AWAY
 from api.stream import agent_stream
 from api.webhooks import webhook
 from hub import __version__
@@ -49,7 +50,9 @@ class Application:
             await _lifespan(receive, send)
 
     async def _websocket(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        if path == "/v1/stream":
+        if self._gateway.draining:
+            await _close(receive, send, GOING_AWAY, "this server is going away; resume elsewhere")
+        elif path == "/v1/stream":
             await agent_stream(self._gateway, scope, receive, send)
         elif path.startswith("/v1/chat/") and path.count("/") == 3:
             await customer_chat(self._gateway, path[9:], scope, receive, send)
@@ -69,6 +72,13 @@ class Application:
             await page.respond(scope, send, CSP)
         else:
             await self._rest(scope, receive, send)
+
+
+async def _close(receive: Receive, send: Send, code: int, reason: str) -> None:
+    """Accepted first: a browser learns the code of a WebSocket that was open only."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": code, "reason": reason})
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -1,8 +1,7 @@
 """Who is asking: the one place that turns a token or a key into a principal, and a principal into a yes or no.
 
-Access tokens are short-lived JWTs signed with a key derived from the installation's secret. Refresh
-tokens are random, stored hashed, used once: each use gives a new one, and using an old one again ends the
-whole family, since one of the two users is a thief.
+Access tokens are short-lived JWTs signed with a key derived from the installation's secret. Each names the
+sign-in it descends from (`fam`, see `signins.py`) and counts no longer than that does.
 """
 
 from __future__ import annotations
@@ -10,27 +9,32 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jwt
 import msgspec
 
 from api.accounts import Accounts
+from api.signins import SignIns
 from hub.errors import Forbidden, Unauthenticated
 from hub.model import Author
-from hub.ports import Document, Documents
+from hub.ports import Documents
 from hub.sealing import Keyring
 from hub.settings import SCOPES, Agent
 
 ACCESS_TOKEN_S = 3600
-REFRESH_TOKEN_S = 30 * 86_400
-REFRESH = "refresh"
+CREDENTIAL_MAX_CHARS = 4096
 ALGORITHM = "HS256"
 ADMINISTRATOR_SCOPES = frozenset(SCOPES)
 AGENT_SCOPES = frozenset({"conversations", "customers", "stream"})
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who is asking, in which tenant, and what they may do."""
+    """Who is asking, in which tenant, and what they may do.
+
+    `credential` is what all of it rests on: the family of a person's sign-in, the id of a program's key.
+    """
 
     tenant: str
     type: str
@@ -39,6 +43,7 @@ class Principal(msgspec.Struct, frozen=True):
     role: str
     scopes: frozenset[str]
     expires_at: float | None = None
+    credential: str = ""
 
     @property
     def author(self) -> Author:
@@ -51,16 +56,6 @@ class Principal(msgspec.Struct, frozen=True):
             raise Forbidden(f"this needs the scope {scope!r}")
 
 
-class RefreshFamily(msgspec.Struct):
-    """All refresh tokens that descend from one sign-in. `current` is the hash of the one that is valid."""
-
-    tenant: str
-    agent: str
-    current: str
-    expires_at: float
-    revoked: bool = False
-
-
 class Tokens(msgspec.Struct):
     access_token: str
     refresh_token: str
@@ -69,71 +64,88 @@ class Tokens(msgspec.Struct):
 
 
 class Auth:
-    def __init__(self, accounts: Accounts, documents: Documents, keyring: Keyring) -> None:
+    """`on_end`: see `SignIns`."""
+
+    def __init__(
+        self, accounts: Accounts, documents: Documents, keyring: Keyring, on_end: Callable[[str, str], None]
+    ) -> None:
         self._accounts = accounts
-        self._documents = documents
         self._secret = keyring.token_secret
+        self.sign_ins = SignIns(documents, on_end)
 
     async def authenticate(self, credential: str | None) -> Principal:
         """The principal of an access token or API key. Raises Unauthenticated."""
-        if not credential or len(credential) > 4096:
+        if not credential or len(credential) > CREDENTIAL_MAX_CHARS:
             raise Unauthenticated()
         if credential.count(".") == 2:
             return await self._from_token(credential)
-        return await self._from_key(credential)
+        return await self._from_key(key_id(credential))
 
-    async def _from_key(self, key: str) -> Principal:
+    async def confirm(self, who: Principal) -> None:
+        """Raises Unauthenticated where what `who` was admitted for has ended since."""
+        if who.type == "agent":
+            await self._signed_in(who.id, who.tenant, who.credential, who.expires_at)
+        elif who.type == "api_key":
+            await self._from_key(who.credential)
+
+    async def _from_key(self, id: str) -> Principal:
         # Looked up by its hash: nothing compares secrets byte by byte, and no table holds the key.
-        found = await self._accounts.api_key(key_id(key))
+        found = await self._accounts.api_key(id)
         if found is None:
             raise Unauthenticated()
-        return Principal(found.tenant, "api_key", found.id[:16], found.name, "api_key", frozenset(found.scopes))
+        scopes = frozenset(found.scopes)
+        return Principal(found.tenant, "api_key", found.id[:16], found.name, "api_key", scopes, credential=found.id)
 
     async def _from_token(self, token: str) -> Principal:
-        try:
-            claims = jwt.decode(token, self._secret, algorithms=[ALGORITHM], options={"require": ["exp", "sub", "ten"]})
-        except jwt.PyJWTError:
-            raise Unauthenticated() from None
+        claims = self._claims(token)
         if claims.get("typ") == "operator":
             return Principal("", "operator", "operator", "Operator", "operator", frozenset({"operator"}), claims["exp"])
-        agent = await self._accounts.agent(claims["sub"])
-        if agent is None or agent.tenant != claims["ten"]:
+        return await self._signed_in(claims["sub"], claims["ten"], str(claims.get("fam", "")), claims["exp"])
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        """Raises Unauthenticated."""
+        required = {"require": ["exp", "sub", "ten"]}
+        try:
+            return jwt.decode(token, self._secret, algorithms=[ALGORITHM], options=required)  # type: ignore[arg-type]
+        except jwt.PyJWTError:
+            raise Unauthenticated() from None
+
+    async def _signed_in(self, id: str, tenant: str, family: str, expires_at: float | None) -> Principal:
+        agent = await self._accounts.agent(id)
+        if agent is None or agent.tenant != tenant:
             raise Unauthenticated("this account no longer exists")
-        return principal_of(agent, claims["exp"])
+        if not await self.sign_ins.is_live(family):
+            raise Unauthenticated("this sign-in has ended; sign in again")
+        return principal_of(agent, expires_at, family)
 
     async def sign_in(self, agent: Agent) -> Tokens:
-        family = secrets.token_urlsafe(16)
-        return await self._issue(agent, family, revision=1)
+        family, refresh_token = await self.sign_ins.begin(agent)
+        return self._tokens(agent, family, refresh_token)
 
     async def refresh(self, token: str) -> Tokens:
-        """Rotate. Raises Unauthenticated, and ends the family where the token was used before."""
-        family, _, secret = token.partition(".")
-        document = await self._documents.get(REFRESH, family) if family and secret else None
-        if document is None:
-            raise Unauthenticated("the refresh token is not valid")
-        known = msgspec.msgpack.decode(document.body, type=RefreshFamily)
-        if known.revoked or known.expires_at < time.time():
-            raise Unauthenticated("sign in again")
-        if not secrets.compare_digest(known.current, _digest(secret)):
-            known.revoked = True
-            await self._save(family, known, document.revision + 1)
-            raise Unauthenticated("the refresh token was used before; sign in again")
+        """Rotate. Raises Unauthenticated, and ends the sign-in where the token was used before."""
+        family, known, revision = await self.sign_ins.read(token)
         agent = await self._accounts.agent(known.agent)
         if agent is None:
             raise Unauthenticated("this account no longer exists")
-        return await self._issue(agent, family, document.revision + 1)
+        return self._tokens(agent, family, await self.sign_ins.rotate(family, known, revision))
 
-    async def _issue(self, agent: Agent, family: str, revision: int) -> Tokens:
-        secret = secrets.token_urlsafe(32)
-        known = RefreshFamily(agent.tenant, agent.id, _digest(secret), time.time() + REFRESH_TOKEN_S)
-        await self._save(family, known, revision)
-        claims = {"sub": agent.id, "ten": agent.tenant, "exp": int(time.time()) + ACCESS_TOKEN_S, "typ": "access"}
-        access = jwt.encode(claims, self._secret, algorithm=ALGORITHM)
-        return Tokens(access, f"{family}.{secret}", ACCESS_TOKEN_S)
+    async def revoke(self, token: str) -> None:
+        """End the sign-in that an access or refresh token belongs to. A token that is not valid has nothing to end."""
+        if token.count(".") == 2:
+            try:
+                family = self._claims(token).get("fam")
+            except Unauthenticated:
+                return
+        else:
+            family = await self.sign_ins.family_of(token)
+        if family:
+            await self.sign_ins.end(family)
 
-    async def _save(self, family: str, known: RefreshFamily, revision: int) -> None:
-        document = Document(REFRESH, family, known.tenant, revision, msgspec.msgpack.encode(known))
-        await self._documents.put([document])
+    def _tokens(self, agent: Agent, family: str, refresh_token: str) -> Tokens:
+        expires = int(time.time()) + ACCESS_TOKEN_S
+        claims = {"sub": agent.id, "ten": agent.tenant, "exp": expires, "typ": "access", "fam": family}
+        return Tokens(jwt.encode(claims, self._secret, algorithm=ALGORITHM), refresh_token, ACCESS_TOKEN_S)
 
 
 def operator_token(keyring: Keyring) -> str:
@@ -142,9 +154,9 @@ def operator_token(keyring: Keyring) -> str:
     return jwt.encode(claims, keyring.token_secret, algorithm=ALGORITHM)
 
 
-def principal_of(agent: Agent, expires_at: float | None = None) -> Principal:
+def principal_of(agent: Agent, expires_at: float | None, family: str) -> Principal:
     scopes = ADMINISTRATOR_SCOPES if agent.role == "administrator" else AGENT_SCOPES
-    return Principal(agent.tenant, "agent", agent.id, agent.name, agent.role, scopes, expires_at)
+    return Principal(agent.tenant, "agent", agent.id, agent.name, agent.role, scopes, expires_at, family)
 
 
 def key_id(key: str) -> str:
@@ -153,7 +165,3 @@ def key_id(key: str) -> str:
 
 def new_key() -> str:
     return f"hub_{secrets.token_urlsafe(32)}"
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()

@@ -78,6 +78,7 @@ class CustomerChat:
             await self._session.finish()
             if self._subscription is not None:
                 self._gateway.fanout.unsubscribe(self._channel.tenant, self._subscription)
+                self._gateway.presence.unfollow(self._channel.tenant)
 
     async def _next(self) -> str | None:
         message = await self._receive()
@@ -133,6 +134,7 @@ class CustomerChat:
         gateway, tenant = self._gateway, self._channel.tenant
         self._stream = gateway.stream_of_identity(tenant, self._identity)
         self._subscription = Subscription(self._session, f"stream:{self._stream}", self._on_publication)
+        gateway.presence.follow(tenant)
         position = await gateway.fanout.subscribe(tenant, self._subscription)
         messages: list[bytes] = []
         if known:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 
+from api.commands import running
 from hub import __version__
 from hub.config import OPTIONS, InvalidSetting, load
 
@@ -43,10 +44,8 @@ def _parser() -> argparse.ArgumentParser:
             shown = f"{text} [{option.default}]" if option.default is not None else text
             serve.add_argument(option.flag, dest=option.name, metavar="X", default=argparse.SUPPRESS, help=shown)
     serve.set_defaults(run=_serve)
-    status = commands.add_parser("status", help="show what a running hub is made of")
-    status.add_argument("--url", default=os.environ.get("HUB_URL", "http://127.0.0.1:8000"), help="address of the hub")
-    status.add_argument("--data-dir", default=os.environ.get("HUB_DATA_DIR", "data"), help="where secret.key is")
-    status.set_defaults(run=_status)
+    for group in (running,):
+        group.register(commands)
     return parser
 
 
@@ -56,29 +55,6 @@ def _serve(args: argparse.Namespace) -> int:
     from api.serve import serve
 
     return serve(config)
-
-
-def _status(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    import httpx
-
-    from api.auth import operator_token
-    from hub.sealing import Keyring, load_secret
-
-    data_dir = Path(args.data_dir)
-    configured = os.environ.get("HUB_SECRET_KEY")
-    if not configured and not (data_dir / "secret.key").exists():
-        print(f"hub: no secret.key in {data_dir}; give --data-dir or HUB_SECRET_KEY", file=sys.stderr)
-        return 1
-    token = operator_token(Keyring(load_secret(configured, data_dir)))
-    try:
-        answer = httpx.get(f"{args.url}/v1/status", headers={"authorization": f"Bearer {token}"}, trust_env=False)
-    except httpx.HTTPError as error:
-        print(f"hub: no hub answers at {args.url}: {error}", file=sys.stderr)
-        return 1
-    print(answer.text)
-    return 0 if answer.status_code == 200 else 1
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from actors.assignment import Member
 from actors.router import Router
 from api.accounts import Accounts
 from api.auth import Auth
+from api.changes import Changes
 from api.fanout import Fanout
-from api.limits import RateLimits
 from api.metrics import GatewayMetrics
 from api.presence import Presence
 from hub import positions
@@ -31,6 +31,7 @@ from hub.ids import (
 from hub.ports import Store
 from hub.sealing import Keyring, load_secret
 from hub.settings import Agent, Channel, Vault
+from hub.shared import open_shared
 
 log = logging.getLogger("hub.gateway")
 
@@ -50,7 +51,10 @@ class Gateway:
         self.keyring = Keyring(load_secret(config.secret_key, config.data_dir))
         self.vault = Vault(self.keyring)
         self.accounts = Accounts(store.documents, self.vault)
-        self.auth = Auth(self.accounts, store.documents, self.keyring)
+        installation = self.keyring.derive("shared")[:8].hex()
+        self.shared = open_shared(config.redis, installation=installation, per_minute=config.requests_per_minute)
+        self.auth = Auth(self.accounts, store.documents, self.keyring, lambda kind, id: self.changes.made(kind, id))
+        self.changes = Changes(self.accounts, self.auth, self.shared.notices)
         self.router = Router(
             member,
             store.partitions,
@@ -59,9 +63,9 @@ class Gateway:
             on_link=lambda shard: self.fanout.shard_connected(shard),
             on_feeds=lambda feeds: self.fanout.receive(feeds),
         )
-        self.fanout = Fanout(self.router, self.accounts.forget)
-        self.presence = Presence(self.fanout)
-        self.limits = RateLimits(config.requests_per_minute)
+        self.fanout = Fanout(self.router, self.changes.heard)
+        self.presence = Presence(member.name, self.fanout, self.shared)
+        self.limits = self.shared.buckets
         self.metrics = GatewayMetrics()
         self.draining = False
         self._written: dict[int, int] = {}
@@ -69,14 +73,17 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
+        await self.shared.start()
         await self.router.start()
-        self._tasks.append(asyncio.get_running_loop().create_task(self.fanout.run()))
+        for work in (self.fanout.run(), self.changes.run(), self.presence.run()):
+            self._tasks.append(asyncio.get_running_loop().create_task(work))
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.router.stop()
+        await self.shared.close()
         await self.store.close()
 
     # --- commands -------------------------------------------------------------------------------------------------

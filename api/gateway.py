@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +34,12 @@ class GatewayActor:
         self._serving: Any = None
         self._starting: asyncio.Task[None] | None = None
 
-    async def ping(self) -> float:
-        """Return once it listens. Raises what keeps it from that."""
+    async def ping(self) -> int:
+        """Our process id, once we listen. Raises what keeps us from that."""
         if self._starting is None:
             self._starting = asyncio.get_running_loop().create_task(self._start())
         await asyncio.shield(self._starting)
-        return time.process_time()
+        return os.getpid()
 
     async def _start(self) -> None:
         import uvicorn
@@ -81,12 +82,16 @@ class GatewayActor:
             await asyncio.sleep(0.01)
         process.tune()
 
-    async def drain(self) -> None:
-        """Refuse new work, tell the sessions to go elsewhere, finish what is under way."""
+    async def drain(self, linger_s: float = 0.0) -> None:
+        """Say no to `/readyz`, tell the sessions to go elsewhere, finish what is under way.
+
+        Requests are still taken for `linger_s`, until whoever shares them out has seen that we are not ready.
+        """
         if self._gateway is None:
             return
         self._gateway.draining = True
         self._gateway.fanout.close_all()
+        await asyncio.sleep(linger_s)
         self._server.should_exit = True
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):

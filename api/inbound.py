@@ -51,7 +51,7 @@ async def _take(gateway: Gateway, channel_id: str, scope: Scope, receive: Receiv
     who.require("inbound")
     client = scope.get("client")
     if not (gateway.config.demo and client and is_loopback(client[0])):
-        gateway.limits.take(f"{who.type}:{who.id}")
+        await gateway.limits.take(f"{who.type}:{who.id}")
     body = await read_body(receive)
     channel = await gateway.own_channel(who.tenant, channel_id)
     if channel.kind != "api":

@@ -6,8 +6,10 @@ import time
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from hub.shared import Health
 
 ACK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -30,11 +32,26 @@ class ShardFigures(Collector):
             yield family
 
 
+class SharedFigures(Collector):
+    """How what gateways share fares, as this gateway sees it."""
+
+    def __init__(self) -> None:
+        self.health = Health("in process", up=True)
+
+    def collect(self) -> Any:
+        health = self.health
+        yield GaugeMetricFamily("hub_shared_up", "1 while what gateways share answers", value=float(health.up))
+        yield CounterMetricFamily("hub_shared_errors", "Calls to it that failed", value=health.errors)
+        yield CounterMetricFamily("hub_shared_fallbacks", "Requests that went on without it", value=health.fallbacks)
+
+
 class GatewayMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.shards = ShardFigures()
         self.registry.register(self.shards)
+        self.shared = SharedFigures()
+        self.registry.register(self.shared)
         self.inbound = Counter(
             "hub_inbound_messages", "Customer messages acknowledged as durable", ["path"], registry=self.registry
         )

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import signal
 import sys
 import time
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
 from api.listener import listen
 from hub import logs
 from hub.config import Config, InvalidSetting
+from hub.errors import HubError
 from hub.sealing import READY, load_secret
 from hub.storage import open_store
+
+if TYPE_CHECKING:
+    from actors.supervisor import Supervisor
+
+log = logging.getLogger("hub.serve")
 
 
 def serve(config: Config) -> int:
     logs.configure(config.log_level, "hub")
     began = time.monotonic()
+    if config.redis is None and (config.gateways > 1 or config.ray_address):
+        log.warning("several gateways and no --redis: limits and presence are each gateway's own")
     lock = _lock(config)
     if config.ray_address is None:
         _check_port(config)
@@ -55,7 +64,7 @@ def _lock(config: Config) -> IO[str]:
 def _check_port(config: Config) -> None:
     """Say so now rather than after everything has been started."""
     try:
-        listen(config.host, config.port, shared=config.shares_port).close()
+        listen(config.host, config.port, shared=False).close()
     except RuntimeError as error:
         raise InvalidSetting(str(error)) from None
 
@@ -64,17 +73,14 @@ async def _prepare(config: Config) -> int:
     """Create or migrate the store once, before several processes open it. Returns its partition count."""
     try:
         store = await open_store(config.storage, partitions=config.partitions)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, HubError) as error:
         raise InvalidSetting(str(error)) from None
     count = store.partitions
     await store.close()
     return count
 
 
-async def _run(config: Config, supervisor: object, began: float) -> int:
-    from actors.supervisor import Supervisor
-
-    assert isinstance(supervisor, Supervisor)
+async def _run(config: Config, supervisor: Supervisor, began: float) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     try:
@@ -89,6 +95,8 @@ async def _run(config: Config, supervisor: object, began: float) -> int:
     watching = loop.create_task(supervisor.watch(stop))
     await stop.wait()
     watching.cancel()
+    if supervisor.lost_ray:
+        return await _start_over(config, supervisor)
     print("hub: draining …", flush=True)
     await supervisor.drain()
     print("hub: stopped", flush=True)
@@ -96,6 +104,16 @@ async def _run(config: Config, supervisor: object, began: float) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+async def _start_over(config: Config, supervisor: Supervisor) -> int:
+    """Nobody would restart what Ray had started: end it, and be a new hub in the same process."""
+    if config.ray_address is not None:
+        print("hub: the Ray cluster is gone; start the hub again when it is back", file=sys.stderr)
+        return 1
+    print("hub: Ray is gone; starting over", file=sys.stderr, flush=True)
+    await asyncio.to_thread(supervisor.bury)
+    os.execv(sys.executable, [sys.executable, "-m", "api.cli", *sys.argv[1:]])
 
 
 def _reason(error: BaseException) -> str:

@@ -16,8 +16,10 @@ from actors.publication import Publication
 from api import sessions
 from api.asgi import Receive, Scope, Send
 from api.auth import Principal
+from api.changes import Admission
 from api.context import Gateway
 from api.fanout import INBOX, Subscription, frame
+from api.presence import Attendance
 from api.sessions import Session
 from hub import positions
 from hub.commands import Refused, SendMessage
@@ -84,6 +86,8 @@ class AgentStream:
         self._receive = receive
         self._session = Session(send)
         self._principal: Principal | None = None
+        self._admission: Admission | None = None
+        self._attendance: Attendance | None = None
         self._subscriptions: dict[str, Subscription] = {}
         self._catching: set[asyncio.Task[None]] = set()
         self._sends = 0
@@ -101,6 +105,13 @@ class AgentStream:
                 task.cancel()
             for subscription in self._subscriptions.values():
                 self._gateway.fanout.unsubscribe(self._who.tenant, subscription)
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._admission is not None:
+            self._gateway.changes.left(self._admission)
+        if self._attendance is not None:
+            self._gateway.presence.leave(self._attendance)
 
     @property
     def _who(self) -> Principal:
@@ -123,6 +134,10 @@ class AgentStream:
             self._session.close(refused, str(error) or "sign in within 5 seconds")
             return False
         who = self._principal
+        self._admission = self._gateway.changes.admit(
+            who, lambda why: self._session.close(sessions.UNAUTHENTICATED, why)
+        )
+        self._attendance = self._gateway.presence.arrive(who.tenant, who.author)
         self._session.write(dumps({"type": "ready", "agent": {"id": who.id, "name": who.name, "role": who.role}}))
         return True
 
@@ -140,7 +155,7 @@ class AgentStream:
     async def _serve(self) -> None:
         while not self._session.closed:
             text = await self._next()
-            if text is None:
+            if text is None or self._session.closed:
                 return
             if self._who.expires_at is not None and time.time() > self._who.expires_at:
                 self._session.close(sessions.UNAUTHENTICATED, "the token has expired; refresh it and resume")
@@ -170,6 +185,8 @@ class AgentStream:
                 subscription = self._subscriptions.pop(request.topic, None)
                 if subscription is not None:
                     self._gateway.fanout.unsubscribe(self._who.tenant, subscription)
+                    if self._attendance is not None:
+                        self._gateway.presence.look_away(self._attendance, request.topic.partition(":")[2])
             case SendFrame():
                 self._send(request)
             case TypingFrame() | ViewingFrame():
@@ -222,10 +239,17 @@ class AgentStream:
             for item in missed or ():
                 self._session.write(frame(topic, item, positions.one(partition, item.offset)))
             fanout.caught_up(subscription, positions.latest(now, start))
+            await self._show_who_is_there(topic)
         except HubError as error:
             fanout.unsubscribe(tenant, subscription)
             self._subscriptions.pop(topic, None)
             self._session.close(sessions.GOING_AWAY, f"{error.detail}; resume in a moment")
+
+    async def _show_who_is_there(self, topic: str) -> None:
+        kind, _, id = topic.partition(":")
+        if kind == "conversation":
+            for text in await self._gateway.presence.frames_of(self._who.tenant, id, but=self._who.id):
+                self._session.write(text)
 
     # --- what an agent does ---------------------------------------------------------------------------------------
 
@@ -258,13 +282,14 @@ class AgentStream:
         subscription = self._subscriptions.get(f"conversation:{request.conversation}")
         if subscription is None:
             await self._own_conversation(request.conversation)
-        by = self._who.author
-        presence, tenant = self._gateway.presence, self._who.tenant
+        presence, who = self._gateway.presence, self._who
         if isinstance(request, ViewingFrame):
-            presence.viewing(tenant, request.conversation, by=by, but=self._session)
+            if self._attendance is not None:
+                presence.view(self._attendance, request.conversation, but=self._session)
             return
-        presence.typing(tenant, request.conversation, on=request.on, by=by, but=self._session)
-        presence.customer_sees_typing(tenant, stream, on=request.on)
+        presence.typing(
+            who.tenant, request.conversation, on=request.on, by=who.author, but=self._session, stream=stream
+        )
 
 
 def send_command(request: SendFrame, who: Principal) -> SendMessage:

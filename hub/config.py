@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import msgspec
 from hub.storage import TAKES
 
 PREFIX = "HUB_"
+CREDENTIALS = re.compile(r"//[^/]*@")
+"""User and password of a URL, which are shown to nobody."""
 
 
 class InvalidSetting(Exception):
@@ -211,7 +214,8 @@ def _parse(option: Option, text: str, source: str) -> Any:
     try:
         return option.parse(text)
     except (ValueError, KeyError):
-        raise InvalidSetting(f"{source} got {text!r}, takes {option.takes}") from None
+        shown = CREDENTIALS.sub("//…@", text)
+        raise InvalidSetting(f"{source} got {shown!r}, takes {option.takes}") from None
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:

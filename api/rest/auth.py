@@ -6,6 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
 
+from api.auth import CREDENTIAL_MAX_CHARS
+from api.context import Gateway
 from api.passwords import verify
 from api.rest.deps import Services, Who, json
 from hub.errors import InvalidFields, Unauthenticated
@@ -23,9 +25,7 @@ async def token(
     password: Annotated[str | None, Form(max_length=1024)] = None,
     refresh_token: Annotated[str | None, Form(max_length=512)] = None,
 ) -> Response:
-    client = request.client.host if request.client else "unknown"
-    if not gateway.config.demo:
-        gateway.limits.take(f"{SIGN_INS_PER_MINUTE_CLIENT}:{client}")
+    await _limit(gateway, request)
     if grant_type == "refresh_token":
         if not refresh_token:
             raise InvalidFields(fields={"refresh_token": "is required for this grant"})
@@ -40,6 +40,26 @@ async def token(
     if not await verify(password, agent.password if agent else None) or agent is None:
         raise Unauthenticated("the e-mail address or the password is wrong")
     return json(await gateway.auth.sign_in(agent))
+
+
+@router.post("/v1/auth/revoke", summary="Sign out: end all tokens of a sign-in, by any one of them (RFC 7009)")
+async def revoke(
+    request: Request,
+    gateway: Services,
+    token: Annotated[str, Form(min_length=1, max_length=CREDENTIAL_MAX_CHARS)],
+    token_type_hint: Annotated[str | None, Form(max_length=64)] = None,
+) -> Response:
+    """200 for a token that is not valid, too: what its sender wants is so already. The hint is not needed."""
+    await _limit(gateway, request)
+    await gateway.auth.revoke(token)
+    return Response()
+
+
+async def _limit(gateway: Gateway, request: Request) -> None:
+    """Raises RateLimited. Who has not signed in is known by their address."""
+    client = request.client.host if request.client else "unknown"
+    if not gateway.config.demo:
+        await gateway.limits.take(f"{SIGN_INS_PER_MINUTE_CLIENT}:{client}")
 
 
 @router.get("/v1/me", summary="Who I am")

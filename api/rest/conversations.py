@@ -237,9 +237,8 @@ async def typing(gateway: Services, who: Who, id: str, body: TypingOn | None = N
     who.require(SCOPE)
     await _ask(gateway, who, id, c.GetConversation(conversation=id))
     on = body.on if body is not None else True
-    by = who.author
-    gateway.presence.typing(who.tenant, id, on=on, by=by, but=None)
-    gateway.presence.customer_sees_typing(who.tenant, gateway.stream_of_conversation(id), on=on)
+    stream = gateway.stream_of_conversation(id)
+    gateway.presence.typing(who.tenant, id, on=on, by=who.author, but=None, stream=stream)
     return Response(status_code=204)
 
 

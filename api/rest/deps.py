@@ -33,7 +33,7 @@ async def principal(request: Request, gateway: Annotated[Gateway, Depends(gatewa
         raise Unauthenticated()
     who = await gateway.auth.authenticate(credential)
     if not (gateway.config.demo and _is_local(request)):
-        gateway.limits.take(f"{who.type}:{who.id}")
+        await gateway.limits.take(f"{who.type}:{who.id}")
     return who
 
 

@@ -63,14 +63,14 @@ async def save(gateway: Gateway, who: Principal, setting: Setting, *, new: bool)
     )
     done = await gateway.ask(who.tenant, gateway.settings_stream(who.tenant), command)
     await gateway.reach(done)
-    gateway.accounts.forget(kind, id)
+    gateway.changes.made(kind, id)
 
 
 async def remove(gateway: Gateway, who: Principal, kind: type[Setting], id: str) -> None:
     command = c.RemoveSetting(kind=KINDS[kind], id=id, by=who.author)
     done = await gateway.ask(who.tenant, gateway.settings_stream(who.tenant), command)
     await gateway.reach(done)
-    gateway.accounts.forget(KINDS[kind], id)
+    gateway.changes.made(KINDS[kind], id)
 
 
 def channel_json(gateway: Gateway, channel: Channel) -> dict[str, Any]:
@@ -126,14 +126,16 @@ async def disconnect(gateway: Services, who: Who, id: str) -> Response:
     return Response(status_code=204)
 
 
-def agent_json(agent: Agent) -> dict[str, Any]:
-    return {"id": agent.id, "name": agent.name, "email": agent.email, "role": agent.role}
+def agent_json(agent: Agent, online: set[str]) -> dict[str, Any]:
+    told = {"id": agent.id, "name": agent.name, "email": agent.email, "role": agent.role}
+    return {**told, "online": agent.id in online}
 
 
 @router.get("/agents", summary="The people who answer")
 async def agents(gateway: Services, who: Who) -> Response:
     found = await gateway.accounts.agents(who.tenant)
-    return json({"items": [agent_json(agent) for agent in found], "next_cursor": None})
+    online = await gateway.presence.online(who.tenant)
+    return json({"items": [agent_json(agent, online) for agent in found], "next_cursor": None})
 
 
 @router.post("/agents", status_code=201, summary="Add an agent")
@@ -145,7 +147,7 @@ async def add_agent(gateway: Services, who: Who, body: NewAgent) -> Response:
         raise Conflict("somebody signs in with this e-mail address already")
     agent.password = hash_password(body.password)
     await save(gateway, who, agent, new=True)
-    return json(agent_json(agent), 201)
+    return json(agent_json(agent, set()), 201)
 
 
 @router.get("/api-keys", summary="Keys of machines; the key itself is shown once, when it is made")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from api.rest.deps import Services, Who, json
 from hub import __version__
@@ -23,7 +26,7 @@ async def readyz(gateway: Services) -> Response:
     checks = await _ask_shards(gateway)
     ok = gateway.router.complete and all(checks.values()) and not gateway.draining
     state = "draining" if gateway.draining else "ready" if ok else "waiting for shards"
-    return json({"status": state, "shards": checks}, 200 if ok else 503)
+    return json({"status": state, "shards": checks, "shared": gateway.shared.health().state}, 200 if ok else 503)
 
 
 async def _ask_shards(gateway: Services) -> dict[str, bool]:
@@ -47,6 +50,7 @@ async def metrics(gateway: Services) -> Response:
             gateway.metrics.shards.by_shard[shard] = await gateway.router.metrics(shard)
         except HubError:
             gateway.metrics.shards.by_shard.pop(shard, None)
+    gateway.metrics.shared.health = gateway.shared.health()
     gateway.metrics.published.set(gateway.fanout.published)
     return Response(gateway.metrics.text(gateway.name), media_type="text/plain; version=0.0.4")
 
@@ -61,6 +65,29 @@ async def status(gateway: Services, who: Who) -> Response:
             figures[shard] = await gateway.router.metrics(shard)
         except HubError as error:
             figures[shard] = {"unavailable": error.detail}  # type: ignore[dict-item]
+    assignment = gateway.router.directory.assignment
     return json(
-        {"version": __version__, "gateway": gateway.name, "shards": figures, "sessions": gateway.fanout.sessions()}
+        {
+            "version": __version__,
+            "gateway": gateway.name,
+            "node": gateway.node,
+            "shards": figures,
+            "sessions": gateway.fanout.sessions(),
+            "members": [
+                {"name": m.name, "role": m.role, "node": m.node, "partitions": len(assignment.of(m.name))}
+                for m in assignment.members
+            ],
+        }
     )
+
+
+class Drain(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    node: Annotated[str, StringConstraints(max_length=128)] = ""
+
+
+@router.post("/v1/drain", summary="Empty a node, or stop the hub (operators only); ask again to see how far it is")
+async def drain(gateway: Services, who: Who, body: Drain) -> Response:
+    if who.role != "operator":
+        raise Forbidden("only operators may drain; use hub drain")
+    return json(msgspec.msgpack.decode(await gateway.router.directory.leave(body.node)))

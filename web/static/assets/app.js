@@ -1,5 +1,5 @@
 // The inbox. State changes, then `render` draws what changed: small enough to need no framework yet.
-import { api, session, signIn, Stream } from "./hub.js";
+import { api, session, signIn, signOut as endSession, Stream } from "./hub.js";
 import { avatar, h, icon, toast } from "./dom.js";
 import { State } from "./state.js";
 import { ago, clock, lang, setLang, t, WORDS } from "./words.js";
@@ -283,7 +283,7 @@ document.addEventListener("keydown", (e) => {
   if (keys[e.key]) { e.preventDefault(); keys[e.key](); }
 });
 
-function signOut() { stream.stop(); session.set(null); state = null; drawSignIn(); }
+function signOut() { stream.stop(); endSession(); state = null; drawSignIn(); }
 
 setInterval(() => { if (state && !ui.loading) drawList(); }, 30_000);
 if (session.get()) start().catch(() => { session.set(null); drawSignIn(); });

@@ -1,0 +1,14 @@
+"""What the hub says of a setting it does not take."""
+
+from __future__ import annotations
+
+import pytest
+
+from hub.config import InvalidSetting, load
+
+
+def test_the_password_of_a_url_is_not_shown() -> None:
+    with pytest.raises(InvalidSetting) as refused:
+        load({"redis": "rdis://user:hunter2@db.test:6379/0"}, {})
+    assert "hunter2" not in str(refused.value)
+    assert str(refused.value) == "--redis got 'rdis://…@db.test:6379/0', takes redis://HOST:PORT/DB"
