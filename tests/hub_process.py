@@ -34,12 +34,24 @@ def free_port() -> int:
 
 
 class HubProcess:
-    def __init__(self, data_dir: Path, port: int | None = None, *, args: Sequence[str] = (), **env: str) -> None:
+    """`args` follow `--demo`; whoever needs another host or no demo says so with `demo=False` and a `ready_url`."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        port: int | None = None,
+        *,
+        args: Sequence[str] = (),
+        demo: bool = True,
+        ready_url: str | None = None,
+        **env: str,
+    ) -> None:
         self.data_dir = data_dir
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.ws = f"ws://127.0.0.1:{self.port}"
-        self._args = args
+        self._args = ["--demo", *args] if demo else args
+        self._ready_url = ready_url or self.url
         self._env = {k: v for k, v in os.environ.items() if not k.startswith("HUB_")} | env
         self.process: subprocess.Popen[bytes] | None = None
         self.seconds_to_ready = 0.0
@@ -47,7 +59,7 @@ class HubProcess:
     def start(self) -> HubProcess:
         began = time.monotonic()
         log = open(self.data_dir.with_suffix(".log"), "ab")  # noqa: SIM115 (lives as long as the process)
-        command = [sys.executable, "-m", "api.cli", "serve", "--demo", "--port", str(self.port)]
+        command = [sys.executable, "-m", "api.cli", "serve", "--port", str(self.port)]
         self.process = subprocess.Popen(
             [*command, "--data-dir", str(self.data_dir), *self._args],
             env=self._env,
@@ -57,7 +69,7 @@ class HubProcess:
         )
         while time.monotonic() - began < START_TIMEOUT_S:
             with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/readyz", trust_env=False, timeout=5).status_code == 200:
+                if httpx.get(f"{self._ready_url}/readyz", trust_env=False, timeout=5).status_code == 200:
                     self.seconds_to_ready = time.monotonic() - began
                     return self
             if self.process.poll() is not None:

@@ -66,18 +66,16 @@ async def freeze_shard(world: World) -> None:
 
 
 async def kill_raylet(world: World) -> None:
-    assert world.cluster is not None
-    os.kill(world.cluster.nodes[0].raylet(), signal.SIGKILL)
+    os.kill(world.busiest_node().raylet(), signal.SIGKILL)
 
 
 async def kill_node(world: World) -> None:
-    assert world.cluster is not None
-    await asyncio.to_thread(world.cluster.nodes[0].kill)
+    await asyncio.to_thread(world.busiest_node().kill)
 
 
 async def cut_network(world: World) -> None:
     assert world.cluster is not None
-    node = world.cluster.nodes[0]
+    node = world.busiest_node()
     world.cluster.cut(node)
     try:
         await asyncio.sleep(CUT_FOR_S)
@@ -128,8 +126,8 @@ FAULTS = (
     Fault("shard", "kill -9 of a shard", "SIGKILL to the shard with the most work", kill_busiest("Shard")),
     Fault("gateway", "kill -9 of a gateway", "SIGKILL to the busier of two gateways", kill_busiest("GatewayActor")),
     Fault("directory", "kill -9 of the directory", "SIGKILL to the process of the directory", kill_directory),
-    Fault("raylet", "kill -9 of a raylet", "SIGKILL to the raylet of one of two nodes", kill_raylet, CLUSTER),
-    Fault("node", "kill -9 of a whole node", "SIGKILL to every process of one of two nodes", kill_node, CLUSTER),
+    Fault("raylet", "kill -9 of a raylet", "SIGKILL to the raylet of the busier of two nodes", kill_raylet, CLUSTER),
+    Fault("node", "kill -9 of a whole node", "SIGKILL to every process of the busier of two nodes", kill_node, CLUSTER),
     Fault(
         "frozen",
         "a shard frozen, then thawed",
@@ -173,7 +171,7 @@ FAULTS = (
     Fault(
         "cut",
         "network cut",
-        f"the link of one of two nodes, each in a network namespace, is taken down for {CUT_FOR_S:.0f} s",
+        f"the link of the busier of two nodes, each in a network namespace, is taken down for {CUT_FOR_S:.0f} s",
         cut_network,
         Needs(machines="networks"),
         patience_s=5.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections import Counter
@@ -56,12 +57,12 @@ class Journal(msgspec.Struct):
     gaps: list[str] = []
 
 
-async def gather(load: Load, url: str) -> Evidence:
+async def gather(load: Load, urls: list[str]) -> Evidence:
     """The load has finished writing; wait for what is still on its way, then compare."""
     evidence = Evidence()
     acked = {writer.number: writer.acked for writer in load.writers}
     evidence.acknowledged = sum(acked.values())
-    journal = await _settled_journal(load, url)
+    journal = await _settled_journal(load, urls)
     evidence.compare("journal", acked, journal.found)
     evidence.reordered += len(journal.gaps)
     evidence.problems += journal.gaps
@@ -98,11 +99,11 @@ def _replying(writers: list[Writer]) -> list[Writer]:
     return [writer for writer in writers if isinstance(writer, ReplyWriter)]
 
 
-async def _settled_journal(load: Load, url: str) -> Journal:
+async def _settled_journal(load: Load, urls: list[str]) -> Journal:
     """Once no reply is on its way any more, or it has been long enough to say that it is stuck."""
     give_up = time.monotonic() + SETTLE_TIMEOUT_S
     while True:
-        journal = await _read(load, url)
+        journal = await _read(load, await _answering(urls))
         if not any(status == "queued" for status in journal.statuses.values()) or time.monotonic() > give_up:
             return journal
         await asyncio.sleep(SETTLE_POLL_S)
@@ -122,6 +123,16 @@ async def _followers_caught_up(load: Load) -> None:
 
 
 # --- reading the hub --------------------------------------------------------------------------------------------------
+
+
+async def _answering(urls: list[str]) -> str:
+    """A gateway that is there."""
+    async with httpx.AsyncClient(trust_env=False, timeout=httpx.Timeout(READ_TIMEOUT_S, connect=1)) as http:
+        for url in urls:
+            with contextlib.suppress(httpx.TransportError):
+                await http.get(f"{url}/healthz")
+                return url
+    raise AssertionError(f"no gateway answers at {', '.join(urls)}")
 
 
 async def _read(load: Load, url: str) -> Journal:

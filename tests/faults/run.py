@@ -69,7 +69,7 @@ def run(fault: Fault, home: str) -> Outcome:
 
 async def _under_load(world: World, fault: Fault, outcome: Outcome) -> None:
     load = Load(world.urls, patience_s=fault.patience_s)
-    await load.provider.open(world.provider_port)
+    await load.provider.open(world.provider_port, world.host)
     weighing = asyncio.get_running_loop().create_task(_weigh(world))
     try:
         await load.start()
@@ -112,7 +112,7 @@ async def _recovered(load: Load, normal: Normal, since: float) -> float | None:
 
 
 async def _compare(world: World, load: Load, outcome: Outcome) -> None:
-    evidence = await gather(load, world.urls[0])
+    evidence = await gather(load, world.urls)
     for name in ("acknowledged", "lost", "doubled", "reordered", "uncertain"):
         setattr(outcome, name, getattr(evidence, name))
     outcome.problems += evidence.problems[:20]

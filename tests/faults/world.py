@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +13,10 @@ import msgspec
 from tests.aftercare import Aftercare
 from tests.faults.disk import Disk
 from tests.faults.homes import Server, running_home
-from tests.hub_process import HubProcess, free_port
+from tests.faults.relay import Relay
+from tests.hub_process import HubProcess, free_port, running_hub
 from tests.processes import alive, command_of, cpu_seconds, memory_bytes
-from tests.ray_cluster import RayCluster
+from tests.ray_cluster import Node, RayCluster
 
 Machines = Literal["one", "two", "networks"]
 HUB_CLASSES = ("Shard", "GatewayActor", "Directory")
@@ -43,13 +42,22 @@ class World:
         self.database: Server | None = None
         self.redis: Server | None = None
         self.disk: Disk | None = None
+        self.storage = ""
+        """What the hub takes as `--storage`; nothing for its own."""
         self.peak_bytes = 0
         self._cpu_s: dict[int, float] = {}
 
     @property
     def urls(self) -> list[str]:
-        """The gateways, as the clients know them."""
-        return [self.hub.url]
+        """The gateways, as the clients know them. Those of one machine share a port."""
+        if self.cluster is None or self.needs.machines == "two":
+            return [self.hub.url]
+        return [f"http://{node.ip}:{self.hub.port}" for node in self.cluster.nodes]
+
+    @property
+    def host(self) -> str:
+        """This machine, as the hub's processes reach it."""
+        return self.cluster.host_ip if self.cluster and self.needs.machines == "networks" else "127.0.0.1"
 
     # --- its processes --------------------------------------------------------------------------------------------
 
@@ -66,6 +74,12 @@ class World:
     def busiest(self, name: str) -> int:
         """The one of them that has done most work since we began to look."""
         return max(self.pids_of(name), key=lambda pid: cpu_seconds(pid) - self._cpu_s.get(pid, 0.0))
+
+    def busiest_node(self) -> Node:
+        """The node that the busiest shard is on."""
+        assert self.cluster is not None
+        shard = self.busiest("Shard")
+        return next(node for node in self.cluster.nodes if shard in node.pids())
 
     def weigh(self) -> None:
         """Look at the memory of all processes of the hub."""
@@ -91,6 +105,12 @@ def running_world(home: str, needs: Needs) -> Iterator[World]:
             world.redis = stack.enter_context(_running_redis())
         if needs.machines != "one":
             world.cluster = stack.enter_context(RayCluster(2, namespaces=needs.machines == "networks"))
+        if world.database is not None:
+            world.storage = world.database.url
+            if world.host != "127.0.0.1":
+                relay = Relay(world.host, world.storage)
+                stack.callback(relay.close)
+                world.storage = relay.url
         world.hub = _hub(world)
         stack.callback(world.hub.stop)
         world.hub.start()
@@ -111,16 +131,28 @@ def _hub(world: World) -> HubProcess:
     data_dir = world.folder / "data"
     if world.disk is not None and world.home == "sqlite":
         data_dir.symlink_to(world.disk.folder)
-    env = {"HUB_WHATSAPP_API": f"http://127.0.0.1:{world.provider_port}"}
-    if world.database is not None:
-        env["HUB_STORAGE"] = world.database.url
+    env = _environment(world)
+    cluster = world.cluster
+    if cluster is None:
+        return HubProcess(data_dir, args=("--shards", "2", "--gateways", "2"), **env)
+    env |= {name: value for name, value in cluster.environment.items() if name.startswith("RAY_")}
+    clustered = ["--ray-address", cluster.address, "--shards", "1", "--gateways", "1"]
+    if world.needs.machines == "two":
+        return HubProcess(data_dir, args=clustered, **env)
+    # Gateways of several networks cannot be on loopback, which demo tenants need: another hub makes them first.
+    with running_hub(data_dir, **env):
+        pass
+    clustered += ["--host", "0.0.0.0", "--requests-per-minute", REQUESTS_PER_MINUTE]
+    port = free_port()
+    return HubProcess(
+        data_dir, port, args=clustered, demo=False, ready_url=f"http://{cluster.nodes[0].ip}:{port}", **env
+    )
+
+
+def _environment(world: World) -> dict[str, str]:
+    env = {"HUB_WHATSAPP_API": f"http://{world.host}:{world.provider_port}"}
+    if world.storage:
+        env["HUB_STORAGE"] = world.storage
     if world.redis is not None:
         env["HUB_REDIS"] = world.redis.url
-    if world.cluster is not None:
-        env |= {k: v for k, v in world.cluster.environment.items() if k.startswith("RAY_")}
-        env["HUB_RAY_ADDRESS"] = world.cluster.address
-    return HubProcess(data_dir, None, args=("--shards", "2", "--gateways", "2"), **env)
-
-
-def is_root() -> bool:
-    return os.geteuid() == 0 and subprocess.run(["ip", "netns"], capture_output=True, check=False).returncode == 0
+    return env

@@ -42,6 +42,7 @@ class Writer:
         """Messages 0 … acked-1 have been acknowledged, in that order."""
         self._run = run
         self._urls = urls
+        self._at = number
         self._record = record
         self._patience_s = patience_s
         self._pause_s = pause_s
@@ -77,10 +78,12 @@ class Writer:
         except (OSError, EOFError, ValueError, websockets.WebSocketException) as error:
             refusal = _told(error)
         await self.disconnect()
+        self._at += 1
         return refusal
 
     def url(self) -> str:
-        return random.choice(self._urls)
+        """The gateway it uses; the next one after one that failed."""
+        return self._urls[self._at % len(self._urls)]
 
     async def attempt(self, n: int) -> str | None:
         raise NotImplementedError
