@@ -174,6 +174,7 @@ FAULTS = (
         f"the link of the busier of two nodes, each in a network namespace, is taken down for {CUT_FOR_S:.0f} s",
         cut_network,
         Needs(machines="networks"),
+        homes=DATABASES,  # an embedded store is on one machine
         patience_s=5.0,
     ),
 )

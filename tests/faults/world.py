@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -149,7 +149,7 @@ def _hub(world: World) -> HubProcess:
     )
 
 
-def _environment(world: World) -> dict[str, str]:
+def _environment(world: World) -> dict[str, Any]:
     env = {"HUB_WHATSAPP_API": f"http://{world.host}:{world.provider_port}"}
     if world.storage:
         env["HUB_STORAGE"] = world.storage
