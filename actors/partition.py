@@ -101,6 +101,8 @@ class Partition:
         self._settled: list[tuple[int, asyncio.Future[None]]] = []
         self._unsure_serial = 0
         """Batches up to this one hold events of an activation that was dropped: load nothing before they settle."""
+        self._retiring = False
+        """It is being given up, and does not become active again."""
         self._trouble: StoreUnavailable | None = None
         """What the store said when the partition last tried to recover."""
         self._owned = asyncio.Event()
@@ -123,6 +125,7 @@ class Partition:
 
     def retire(self) -> None:
         """Take no more commands; what was decided is still committed."""
+        self._retiring = True
         if self.phase is Phase.ACTIVE:
             self.phase = Phase.RETIRING
 
@@ -433,7 +436,7 @@ class Partition:
             self.durable = owned.next_offset - 1
             self._restart_at(owned.next_offset)
             self._trouble = None
-            self.phase = Phase.ACTIVE
+            self.phase = Phase.RETIRING if self._retiring else Phase.ACTIVE
             if missed:
                 self._on_entries(self, missed)
 
@@ -481,20 +484,27 @@ class Partition:
     async def _open_records(self, chunk: list[StoredRecord], tenant: str | None, rendered: bool) -> list[Entry]:
         keys = await self.store.journal.keys(list({record.stream for record in chunk}))
         ciphers = {stream: self.keyring.unwrap(stream, wrapped) for stream, wrapped in keys.items()}
-        renderer = Renderer(self.number)
         entries = []
         for record in chunk:
             opened = decode_record(
                 record.body, stream=record.stream, offset=record.offset, cipher=ciphers.get(record.stream)
             )
-            if tenant is not None and opened.tenant != tenant:
-                continue
-            entry = Entry(self.number, record.offset, opened.at, opened.tenant, record.stream, opened.event)
-            if rendered and record.stream.startswith("cus_"):
-                activation = await self.ensure(record.stream, opened.tenant)
-                renderer.fill(entry, activation.image)
-            entries.append(entry)
+            if tenant is None or opened.tenant == tenant:
+                entry = Entry(self.number, record.offset, opened.at, opened.tenant, record.stream, opened.event)
+                entries.append(entry)
+        if rendered:
+            await self._render([entry for entry in entries if entry.stream.startswith("cus_")])
         return entries
+
+    async def _render(self, entries: list[Entry]) -> None:
+        """As they were published. All their streams begin to load before the first is waited for: one read, not hundreds."""
+        for entry in entries:
+            if entry.stream not in self.activations:
+                self._begin_activation(entry.stream, entry.tenant)
+        renderer = Renderer(self.number)
+        for entry in entries:
+            activation = await self.ensure(entry.stream, entry.tenant)
+            renderer.fill(entry, activation.image)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

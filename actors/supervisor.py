@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -232,13 +233,26 @@ class Supervisor:
             processes.end(self._directory)
 
     def bury(self) -> None:
-        """End what a Ray that is gone has left behind: processes that nobody watches any more."""
-        for pid in self._pids.values():
+        """End what a Ray that is gone has left behind: processes that nobody watches any more.
+
+        Ray's own shutdown ends this process too where its raylet is dead.
+        """
+        for pid in (*self._pids.values(), *_children()):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        ray.shutdown()
+        try:
+            while True:
+                os.waitpid(-1, 0)
+        except ChildProcessError:
+            pass
+
+
+def _children() -> list[int]:
+    """Processes this one has started: Ray's own servers."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 async def _drain(handles: dict[str, Any], *args: object) -> None:

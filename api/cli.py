@@ -1,4 +1,4 @@
-"""The command line: `hub serve`, and operations on a running hub."""
+"""The command line: `hub serve`, and (`commands/`) operations on a running hub and on its store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from api.commands import running
+from api.commands import backup, replay, restore, running
 from hub import __version__
 from hub.config import OPTIONS, InvalidSetting, load
 
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
             shown = f"{text} [{option.default}]" if option.default is not None else text
             serve.add_argument(option.flag, dest=option.name, metavar="X", default=argparse.SUPPRESS, help=shown)
     serve.set_defaults(run=_serve)
-    for group in (running,):
+    for group in (running, backup, restore, replay):
         group.register(commands)
     return parser
 

@@ -7,8 +7,10 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from actors.assignment import Member
+from actors.calls import refusal
 from actors.router import Router
 from api.accounts import Accounts
+from api.admission import Admission
 from api.auth import Auth
 from api.changes import Changes
 from api.fanout import Fanout
@@ -16,7 +18,7 @@ from api.metrics import GatewayMetrics
 from api.presence import Presence
 from hub import positions
 from hub.clock import SystemClock
-from hub.commands import Answer, Command, Done, GetConversation, Invocation, Refused
+from hub.commands import Answer, Command, Done, GetConversation, Invocation, ReceiveMessage, Refused
 from hub.config import Config
 from hub.errors import HubError, Internal, NotFound, from_code
 from hub.ids import (
@@ -66,6 +68,7 @@ class Gateway:
         self.fanout = Fanout(self.router, self.changes.heard)
         self.presence = Presence(member.name, self.fanout, self.shared)
         self.limits = self.shared.buckets
+        self.admission = Admission(tenant_per_s=config.tenant_messages_per_second)
         self.metrics = GatewayMetrics()
         self.draining = False
         self._written: dict[int, int] = {}
@@ -75,7 +78,7 @@ class Gateway:
     async def start(self) -> None:
         await self.shared.start()
         await self.router.start()
-        for work in (self.fanout.run(), self.changes.run(), self.presence.run()):
+        for work in (self.fanout.run(), self.changes.run(), self.presence.run(), self.admission.run()):
             self._tasks.append(asyncio.get_running_loop().create_task(work))
 
     async def stop(self) -> None:
@@ -90,6 +93,15 @@ class Gateway:
 
     def send(self, tenant: str, stream: str, command: Command) -> asyncio.Future[Answer]:
         return self.router.send(Invocation(tenant, stream, command))  # type: ignore[arg-type]
+
+    def receive(self, tenant: str, stream: str, message: Command) -> asyncio.Future[Answer]:
+        """What came from outside: as `send`, where there is room for one more message of a customer."""
+        refused = self.admission.refusal(tenant) if isinstance(message, ReceiveMessage) else None
+        if refused is None:
+            return self.send(tenant, stream, message)
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer.set_result(refusal(refused))
+        return answer
 
     async def ask(self, tenant: str, stream: str, command: Command) -> Done:
         """The outcome of a command, durable. Raises the HubError it was refused with."""

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NoReturn
 
 import msgspec
 
@@ -95,8 +95,11 @@ async def _run(config: Config, supervisor: Supervisor, began: float) -> int:
     watching = loop.create_task(supervisor.watch(stop))
     await stop.wait()
     watching.cancel()
+    if supervisor.lost_ray and config.ray_address is not None:
+        print("hub: the Ray cluster is gone; start the hub again when it is back", file=sys.stderr)
+        return 1
     if supervisor.lost_ray:
-        return await _start_over(config, supervisor)
+        _start_over(supervisor)
     print("hub: draining …", flush=True)
     await supervisor.drain()
     print("hub: stopped", flush=True)
@@ -106,13 +109,10 @@ async def _run(config: Config, supervisor: Supervisor, began: float) -> int:
     os._exit(0)
 
 
-async def _start_over(config: Config, supervisor: Supervisor) -> int:
+def _start_over(supervisor: Supervisor) -> NoReturn:
     """Nobody would restart what Ray had started: end it, and be a new hub in the same process."""
-    if config.ray_address is not None:
-        print("hub: the Ray cluster is gone; start the hub again when it is back", file=sys.stderr)
-        return 1
     print("hub: Ray is gone; starting over", file=sys.stderr, flush=True)
-    await asyncio.to_thread(supervisor.bury)
+    supervisor.bury()
     os.execv(sys.executable, [sys.executable, "-m", "api.cli", *sys.argv[1:]])
 
 

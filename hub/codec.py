@@ -58,10 +58,13 @@ def place(stream: str, offset: int) -> bytes:
     return f"{stream}:{offset}".encode()
 
 
-def encode_record(*, tenant: str, stream: str, offset: int, at: int, event: Event, cipher: Cipher) -> bytes:
+def encode_record(*, tenant: str, stream: str, offset: int, at: int, event: Event, cipher: Cipher | None) -> bytes:
+    """`cipher` may be None where the event has no content."""
     content = event.content
     if content is None:
         return _encoder.encode((RECORD_VERSION, tenant, at, event, None))
+    if cipher is None:
+        raise ValueError("content is never stored unsealed")
     sealed = cipher.seal(_encoder.encode(content), place(stream, offset))
     event.content = None
     try:

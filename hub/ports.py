@@ -82,6 +82,14 @@ class Document(msgspec.Struct):
     body: bytes
 
 
+class Claim(msgspec.Struct, array_like=True):
+    """A name that is unique across tenants, and who claimed it first."""
+
+    kind: str
+    id: str
+    owner: str
+
+
 class ConversationRow(msgspec.Struct):
     """A conversation in the lists. `body` is its public JSON; the rest is what lists filter and sort by."""
 
@@ -179,6 +187,10 @@ class Journal(Protocol):
         """The wrapped data keys that exist among these streams."""
         ...
 
+    async def stream_keys(self, after: str, limit: int) -> list[StoredKey]:
+        """Every key there is, a page at a time: of streams whose name is > after, by name (code points), at most `limit`."""
+        ...
+
     async def erase_key(self, stream: str) -> None:
         """Make the stream's content unreadable for ever, its snapshot included."""
         ...
@@ -219,6 +231,14 @@ class Documents(Protocol):
 
     async def owner(self, kind: str, id: str) -> str | None:
         """Who claimed this name, if anybody did."""
+        ...
+
+    async def all(self, after: tuple[str, str], limit: int) -> list[Document]:
+        """Every document, a page at a time: with (kind, id) > after, in that order (code points). Removed ones are left out."""
+        ...
+
+    async def claims(self, after: tuple[str, str], limit: int) -> list[Claim]:
+        """Every claim, a page at a time: with (kind, id) > after, in that order (code points)."""
         ...
 
 

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 NONCE_BYTES = 12
 KEY_BYTES = 32
+FINGERPRINT_BYTES = 8
 READY = "hex:"
 """A configured secret that begins with this is what a `secret.key` holds: how a second machine is given the same."""
 _urandom = os.urandom
@@ -69,6 +70,11 @@ class Keyring:
     def derive(self, purpose: str) -> bytes:
         kdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=b"cocolu-hub", info=purpose.encode())
         return kdf.derive(self._secret)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells two installations' secrets apart, and gives neither away."""
+        return self.derive("fingerprint")[:FINGERPRINT_BYTES].hex()
 
     def new_data_key(self, stream: str) -> tuple[Cipher, bytes]:
         """A fresh data key for `stream`: the cipher to use, the wrapped form to store."""

@@ -17,6 +17,7 @@ import msgspec
 
 from actors.entry import Entry
 from actors.partition import Partition
+from actors.readers.catch_up import CatchUp
 from channels.adapter import Outcome, Outgoing
 from hub.commands import Answer, BeginDelivery, Command, DeferDelivery, Invocation, RecordReceipt, Refused
 from hub.errors import BY_CODE, HubError
@@ -97,11 +98,13 @@ class Courier:
         jobs: dict[tuple[str, int], Job] = {}
         after = (await self._store.checkpoints.load(READER, number)).offset
         self._saved[number] = after
+        progress = CatchUp(log, "outbound messages are looked through", number, after, partition.durable)
         while after < partition.durable:
             upto = min(after + CATCH_UP_CHUNK_EVENTS, partition.durable)
             for entry in await partition.replay(after, upto, rendered=False):
                 _follow(jobs, entry)
             after = upto
+            progress.reached(after)
         self._jobs[number], self._seen[number] = jobs, after
         self._partitions[number] = partition
 
@@ -115,6 +118,8 @@ class Courier:
 
         Its next owner takes up the rest. One that lasts too long is left behind, and will be told as uncertain.
         """
+        if self._partitions.get(partition.number) is not partition:
+            return  # it was lost meanwhile, and may even be open anew
         self._finishing.add(partition.number)
         try:
             async with asyncio.timeout(FINISH_TIMEOUT_S):

@@ -11,6 +11,7 @@ import logging
 
 from actors.entry import Entry
 from actors.partition import Partition
+from actors.readers.catch_up import CatchUp
 from hub import render
 from hub.errors import HubError, StoreUnavailable
 from hub.events import MessageStatusChanged, SettingChanged, SettingRemoved
@@ -141,6 +142,7 @@ class ViewsReader:
 
     async def _catch_up(self, partition: Partition) -> None:
         after = await self._store.views.checkpoint(partition.number)
+        progress = CatchUp(log, "lists are rebuilt", partition.number, after, partition.durable)
         while after < partition.durable:
             upto = min(after + CATCH_UP_CHUNK_EVENTS, partition.durable)
             pending = Pending(after)
@@ -150,6 +152,7 @@ class ViewsReader:
             await self._write(partition.number, pending)
             partition.passivate(idle_since=0, keep_max=CATCH_UP_MAX_ACTIVATIONS)
             after = upto
+            progress.reached(after)
         self._flushed[partition.number] = after
         held = self._pending.get(partition.number)
         if held is not None and held.upto <= after:

@@ -1,1 +1,1 @@
-"""Commands of `hub` that work on a store rather than on a running hub: one file for each group of them."""
+"""Commands of `hub` beside `serve`, one file for each group: on a running hub (`running.py`), and on its store."""

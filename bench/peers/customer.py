@@ -17,8 +17,10 @@ _ACK = b'{"type":"ack","client_id":"'
 
 
 class Customer(Socket):
-    def __init__(self, url: str, run: str, number: int, ledger: Ledger) -> None:
+    def __init__(self, url: str, run: str, number: int, ledger: Ledger, *, gives_up: bool = False) -> None:
+        """`gives_up`: what is refused is not sent again."""
         super().__init__(url)
+        self._gives_up = gives_up
         self._run = run
         self._number = number
         self._ledger = ledger
@@ -65,6 +67,11 @@ class Customer(Socket):
         name = str(frame.get("client_id") or "")
         if not frame.get("retryable") or not name:
             self._ledger.errors += 1
+            return
+        if self._gives_up and name != self._warm_id:
+            n = int(name.rpartition("-")[2])
+            if self._waiting.pop(n, None) is not None:
+                self._ledger.refused.add(n)
             return
         self._ledger.retries += 1
         asyncio.get_running_loop().call_later(RETRY_AFTER_S, self._again, name)

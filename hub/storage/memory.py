@@ -10,12 +10,14 @@ from hub.errors import Fenced
 from hub.ports import (
     Append,
     Checkpoint,
+    Claim,
     ConversationQuery,
     ConversationRow,
     CustomerRow,
     Document,
     MessageRow,
     Ownership,
+    StoredKey,
     StoredRecord,
     StoredSnapshot,
     StreamImage,
@@ -87,6 +89,10 @@ class MemoryJournal:
     async def keys(self, streams: list[str]) -> dict[str, bytes]:
         return {stream: self._keys[stream] for stream in streams if stream in self._keys}
 
+    async def stream_keys(self, after: str, limit: int) -> list[StoredKey]:
+        names = sorted(stream for stream in self._keys if stream > after)[:limit]
+        return [StoredKey(stream, self._keys[stream]) for stream in names]
+
     async def erase_key(self, stream: str) -> None:
         self._keys.pop(stream, None)
         self.snapshots.pop(stream, None)
@@ -150,6 +156,12 @@ class MemoryDocuments:
 
     async def owner(self, kind: str, id: str) -> str | None:
         return self._claims.get((kind, id))
+
+    async def all(self, after: tuple[str, str], limit: int) -> list[Document]:
+        return [self._documents[key] for key in sorted(key for key in self._documents if key > after)[:limit]]
+
+    async def claims(self, after: tuple[str, str], limit: int) -> list[Claim]:
+        return [Claim(*key, self._claims[key]) for key in sorted(key for key in self._claims if key > after)[:limit]]
 
 
 class MemoryViews:

@@ -6,7 +6,9 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-HOMES = ("memory", "sqlite")
+from tests.servers.mongo import mongo_database
+
+HOMES = ("memory", "sqlite", "mongodb")
 
 
 @contextlib.asynccontextmanager
@@ -17,5 +19,8 @@ async def fresh_home(home: str, folder: Path) -> AsyncIterator[str]:
             yield "memory:"
         case "sqlite":
             yield f"sqlite://{folder}"
+        case "mongodb":
+            async with mongo_database() as url:
+                yield url
         case _:
             raise ValueError(home)

@@ -16,6 +16,7 @@ from hub.errors import Fenced, StoreUnavailable
 from hub.ports import (
     Append,
     Checkpoint,
+    Claim,
     ConversationQuery,
     ConversationRow,
     CustomerRow,
@@ -139,6 +140,44 @@ async def test_a_name_is_claimed_once(store: Store) -> None:
     owners = await asyncio.gather(*(store.documents.claim("email", "x@y.z", f"tenant{n}") for n in range(20)))
     assert len(set(owners)) == 1
     assert await store.documents.owner("email", "x@y.z") == owners[0]
+
+
+ODD_NAMES = ["Z", "a", "a-", "a-b", "a_b", "ab", "ten_x", "ñ", "\U0001f511"]
+"""In the order of their code points, which is no language's."""
+
+
+async def test_every_key_is_listed_by_name(store: Store) -> None:
+    assert await store.journal.stream_keys("", 10) == []
+    owned = await store.journal.acquire(1)
+    keys = [StoredKey(name, name.encode()) for name in ODD_NAMES]
+    await store.journal.append([Append(1, owned.epoch, 1, records(1, *reversed(ODD_NAMES)), keys[::-1])])
+    assert await store.journal.stream_keys("", 100) == keys
+    assert await store.journal.stream_keys("a-", 2) == keys[3:5]
+    assert await store.journal.stream_keys("a-a", 1) == keys[3:4]
+    await store.journal.erase_key("a-b")
+    assert await store.journal.stream_keys("a-", 2) == keys[4:6]
+    assert await store.journal.stream_keys(ODD_NAMES[-1], 2) == []
+
+
+async def test_every_document_and_claim_is_listed_by_kind_and_id(store: Store) -> None:
+    assert await store.documents.all(("", ""), 10) == [] == await store.documents.claims(("", ""), 10)
+    names = [(kind, id) for kind in ("agent", "channel") for id in ODD_NAMES]
+    made = [Document(kind, id, "t", 1, b"body of " + id.encode()) for kind, id in names]
+    await store.documents.put(made[::-1])
+    await store.documents.remove("agent", "ab", 2)
+    await store.documents.remove("team", "never there", 1)
+    for kind, id in reversed(names):
+        await store.documents.claim(kind, id, f"owner of {id}")
+    there = [document for document in made if (document.kind, document.id) != ("agent", "ab")]
+    assert await store.documents.all(("", ""), 100) == there
+    assert await store.documents.all(("agent", "a_b"), 3) == there[5:8]
+    claims = [Claim(kind, id, f"owner of {id}") for kind, id in names]
+    assert await store.documents.claims(("", ""), 100) == claims
+    assert await store.documents.claims(("agent", ODD_NAMES[-1]), 2) == claims[9:11]
+    paged: list[Claim] = []
+    while page := await store.documents.claims((paged[-1].kind, paged[-1].id) if paged else ("", ""), 4):
+        paged += page
+    assert paged == claims
 
 
 def conversation(id: str, at: int, **changes: object) -> ConversationRow:

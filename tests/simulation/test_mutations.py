@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.mutations import MUTATIONS, applied
 from tests.simulation.world import run
 
-SEEDS_MAX = 60
+SEEDS_MAX = 80
 
 
 @pytest.mark.parametrize("name", MUTATIONS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from hub.errors import Fenced
-from hub.ports import Append, Ownership, StoredRecord, StoredSnapshot, StreamImage
+from hub.ports import Append, Ownership, StoredKey, StoredRecord, StoredSnapshot, StreamImage
 from hub.storage.sqlite.database import Database
 
 NAMES_MAX_PER_QUERY = 400
@@ -54,6 +54,12 @@ class SqliteJournal:
 
     async def keys(self, streams: list[str]) -> dict[str, bytes]:
         return await self._db.read(lambda connection: _keys(connection, streams))
+
+    async def stream_keys(self, after: str, limit: int) -> list[StoredKey]:
+        sql = "SELECT stream, wrapped FROM stream_keys WHERE stream > ? ORDER BY stream LIMIT ?"
+        return await self._db.read(
+            lambda connection: [StoredKey(*row) for row in connection.execute(sql, (after, limit))]
+        )
 
     async def erase_key(self, stream: str) -> None:
         def work(connection: sqlite3.Connection) -> None:

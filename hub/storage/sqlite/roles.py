@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from hub.ports import Checkpoint, Document, StoredSnapshot
+from hub.ports import Checkpoint, Claim, Document, StoredSnapshot
 from hub.storage.sqlite.database import Database
 
 
@@ -89,6 +89,19 @@ class SqliteDocuments:
     async def owner(self, kind: str, id: str) -> str | None:
         row = await self._db.read(lambda connection: connection.execute(_OWNER, (kind, id)).fetchone())
         return str(row[0]) if row else None
+
+    async def all(self, after: tuple[str, str], limit: int) -> list[Document]:
+        sql = (
+            "SELECT kind, id, tenant, revision, body FROM documents "
+            "WHERE (kind, id) > (?, ?) AND body IS NOT NULL ORDER BY kind, id LIMIT ?"
+        )
+        return await self._db.read(
+            lambda connection: [Document(*row) for row in connection.execute(sql, (*after, limit))]
+        )
+
+    async def claims(self, after: tuple[str, str], limit: int) -> list[Claim]:
+        sql = "SELECT kind, id, owner FROM claims WHERE (kind, id) > (?, ?) ORDER BY kind, id LIMIT ?"
+        return await self._db.read(lambda connection: [Claim(*row) for row in connection.execute(sql, (*after, limit))])
 
 
 _OWNER = "SELECT owner FROM claims WHERE kind = ? AND id = ?"

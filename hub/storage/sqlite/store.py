@@ -7,6 +7,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from hub.errors import StoreUnavailable
 from hub.ids import PARTITIONS_MAX
 from hub.storage.sqlite.database import Database
 from hub.storage.sqlite.journal import SqliteJournal
@@ -30,8 +31,11 @@ class SqliteStore:
 
     @staticmethod
     async def open(directory: Path, partitions: int | None = None) -> SqliteStore:
-        """Raises ValueError where the store has another partition count, or a newer hub made it."""
-        return await asyncio.to_thread(_open, directory, partitions)
+        """Raises ValueError where the store has another partition count or a newer hub made it; StoreUnavailable."""
+        try:
+            return await asyncio.to_thread(_open, directory, partitions)
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"{directory}: {error}") from error
 
     async def close(self) -> None:
         await self._hub.close()
@@ -99,6 +103,8 @@ def _prepare_views(views: Database) -> None:
                 return
             finally:
                 connection.close()
+        except sqlite3.OperationalError:
+            raise  # locked by a busy hub, or a full disk: the views themselves are well
         except sqlite3.DatabaseError:
             if attempt == 2:
                 raise

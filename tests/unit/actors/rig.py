@@ -217,6 +217,9 @@ class Rig:
         assert isinstance(answer, c.Refused), answer
         return answer.code
 
+    async def released(self, numbers: list[int]) -> None:
+        await self.host.release(numbers)
+
     async def idle(self) -> None:
         """Let everything happen that needs no passing of time."""
         for _ in range(50):

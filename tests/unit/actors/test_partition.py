@@ -212,6 +212,21 @@ async def test_who_waits_for_a_stream_is_told_that_the_store_is_down() -> None:
 
 
 @in_virtual_time
+async def test_a_partition_that_is_being_given_up_does_not_take_commands_again_when_it_has_recovered() -> None:
+    rig = await Rig.started()
+    appends = rig.store.journal.appends
+    appends.shut()
+    appends.verdicts = ["refuse"]
+    rig.begin(inbound("a"))
+    await appends.reached(1)
+    rig.partition.retire()
+    await appends.open()
+    await rig.pass_time(1)
+    assert rig.partition.phase.value == "moving"
+    assert await rig.refused(inbound("b")) == "unavailable"
+
+
+@in_virtual_time
 async def test_commands_that_waited_for_a_load_do_not_run_while_the_partition_recovers() -> None:
     """Their turns would number events from an offset that is about to be corrected."""
     rig = await Rig.started()
