@@ -39,6 +39,7 @@ LOAD_MAX_STREAMS = 512
 REPLAY_CHUNK_EVENTS = 500
 RECOVER_BACKOFF_FIRST_S = 0.05
 RECOVER_BACKOFF_MAX_S = 1.0
+RECOVER_QUIETLY_FOR_S = 0.5
 
 
 class Phase(Enum):
@@ -402,6 +403,8 @@ class Partition:
         self._owned.clear()
         self._discard(error)
         self._spawn(self._recover())
+        # A store that is down may also take its time to say so again.
+        asyncio.get_running_loop().call_later(RECOVER_QUIETLY_FOR_S, self._give_up_waiting, error)
 
     def _discard(self, error: HubError) -> None:
         doomed = [batch for batch in (self._in_flight, self._open) if batch is not None]
@@ -442,6 +445,8 @@ class Partition:
 
     def _give_up_waiting(self, trouble: StoreUnavailable) -> None:
         """The store is down for longer than a moment: tell those who wait for a stream to be loaded, too."""
+        if self.phase is not Phase.RECOVERING:
+            return
         self._trouble = trouble
         for activation in list(self._to_load.values()):
             self._drop(activation, trouble)
