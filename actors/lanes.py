@@ -36,7 +36,7 @@ QUEUE_MAX_COMMANDS = 20_000
 LANE_MAX_COMMANDS = 2 * QUEUE_MAX_COMMANDS
 CALL_MAX_COMMANDS = 1_000
 TURN_MAX_COMMANDS = 64
-WAIT_MAX_S = 1.0
+WAIT_MAX_S = 0.3
 RATE_SMOOTHING = 0.2
 RATE_MIN_CALLS = 10
 """How many calls a shard is given before its pace is believed: the first ones find everything still on disk."""

@@ -39,6 +39,7 @@ LOAD_MAX_STREAMS = 512
 REPLAY_CHUNK_EVENTS = 500
 RECOVER_BACKOFF_FIRST_S = 0.05
 RECOVER_BACKOFF_MAX_S = 1.0
+RECOVER_QUIETLY_FOR_S = 0.5
 
 
 class Phase(Enum):
@@ -96,6 +97,7 @@ class Partition:
         self._in_flight: Batch | None = None
         self._next_offset = 1
         self._to_load: dict[str, Activation] = {}
+        self._loading = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._settled: list[tuple[int, asyncio.Future[None]]] = []
         self._unsure_serial = 0
@@ -272,7 +274,8 @@ class Partition:
         activation.last_used = self.clock.now()
         self.activations[stream] = activation
         self._to_load[stream] = activation
-        if len(self._to_load) == 1:
+        if not self._loading:
+            self._loading = True
             self._spawn(self._load_waiting())
         return activation
 
@@ -296,6 +299,7 @@ class Partition:
                 if self._to_load.get(activation.stream) is activation:
                     del self._to_load[activation.stream]
                 self._rise(activation, image)
+        self._loading = False
 
     def _rise(self, activation: Activation, image: StreamImage) -> None:
         if activation.gone:
@@ -399,6 +403,8 @@ class Partition:
         self._owned.clear()
         self._discard(error)
         self._spawn(self._recover())
+        # A store that is down may also take its time to say so again.
+        asyncio.get_running_loop().call_later(RECOVER_QUIETLY_FOR_S, self._give_up_waiting, error)
 
     def _discard(self, error: HubError) -> None:
         doomed = [batch for batch in (self._in_flight, self._open) if batch is not None]
@@ -425,7 +431,7 @@ class Partition:
             except Exception as error:
                 unforeseen = not isinstance(error, HubError)
                 if isinstance(error, StoreUnavailable):
-                    self._trouble = StoreUnavailable(error.detail, retry_after_s=RECOVER_BACKOFF_MAX_S)
+                    self._give_up_waiting(StoreUnavailable(error.detail, retry_after_s=RECOVER_BACKOFF_MAX_S))
                 log.warning("partition %d is not back yet: %s", self.number, error, exc_info=unforeseen)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, RECOVER_BACKOFF_MAX_S)
@@ -436,6 +442,14 @@ class Partition:
             self.phase = Phase.RETIRING if self._retiring else Phase.ACTIVE
             if missed:
                 self._on_entries(self, missed)
+
+    def _give_up_waiting(self, trouble: StoreUnavailable) -> None:
+        """The store is down for longer than a moment: tell those who wait for a stream to be loaded, too."""
+        if self.phase is not Phase.RECOVERING:
+            return
+        self._trouble = trouble
+        for activation in list(self._to_load.values()):
+            self._drop(activation, trouble)
 
     async def settled(self) -> None:
         """Return once everything decided so far is durable or discarded."""

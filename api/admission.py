@@ -21,7 +21,7 @@ from hub.errors import Overloaded
 
 LAG_EVERY_S = 0.02
 LAG_SMOOTHING = 0.1
-LAG_MAX_S = 0.2
+LAG_MAX_S = 0.15
 """How late the event loop may run, smoothed over about ten samples, before anybody is refused."""
 BURST_S = 1.0
 SHARE_WINDOW_S = 0.5

@@ -15,6 +15,7 @@ from api.auth import Auth
 from api.changes import Changes
 from api.fanout import Fanout
 from api.metrics import GatewayMetrics
+from api.placement import Placement
 from api.presence import Presence
 from hub import positions
 from hub.clock import SystemClock
@@ -27,7 +28,6 @@ from hub.ids import (
     is_customer,
     split_message,
     stream_partition,
-    tenant_partition,
     tenant_stream,
 )
 from hub.ports import Store
@@ -65,7 +65,8 @@ class Gateway:
             on_link=lambda shard: self.fanout.shard_connected(shard),
             on_feeds=lambda feeds: self.fanout.receive(feeds),
         )
-        self.fanout = Fanout(self.router, self.changes.heard)
+        self.placement = Placement(store.documents, store.partitions)
+        self.fanout = Fanout(self.router, self.changes.heard, self.placement.learn)
         self.presence = Presence(member.name, self.fanout, self.shared)
         self.limits = self.shared.buckets
         self.admission = Admission(tenant_per_s=config.tenant_messages_per_second)
@@ -134,10 +135,9 @@ class Gateway:
         return stream
 
     def stream_of_identity(self, tenant: str, identity: str) -> str:
-        """The customer an identity names, whether they ever wrote or not."""
-        home = tenant_partition(tenant, self.store.partitions)
+        """The customer an identity names, whether they ever wrote or not. Look a channel of the tenant up first."""
         secret = self.keyring.identity_secret
-        return customer_id(secret=secret, tenant=tenant, identity=identity, partition=home)
+        return customer_id(secret=secret, tenant=tenant, identity=identity, among=self.placement.of(tenant))
 
     def settings_stream(self, tenant: str) -> str:
         return tenant_stream(tenant)
@@ -146,27 +146,32 @@ class Gateway:
 
     async def views_ready(self, tenant: str) -> None:
         """Return once the views show every write that this gateway has acknowledged in the tenant."""
-        number = tenant_partition(tenant, self.store.partitions)
-        written = self._written.get(number, 0)
-        if written > self._reached.get(number, 0):
-            await self.router.reach(number, written)
-            self._reached[number] = max(written, self._reached.get(number, 0))
+        behind = [
+            self._views_at(number, self._written[number])
+            for number in await self.placement.learn(tenant)
+            if self._written.get(number, 0) > self._reached.get(number, 0)
+        ]
+        await asyncio.gather(*behind)
 
-    def promised(self, position: str) -> None:
-        """A session follows from `position` on: what came before it must be in the lists it loads next."""
-        for partition, offset in (positions.decode(position) or {}).items():
+    async def _views_at(self, partition: int, offset: int) -> None:
+        if offset > self._reached.get(partition, 0):
+            await self.router.reach(partition, offset)
+            self._reached[partition] = max(offset, self._reached.get(partition, 0))
+
+    def promised(self, offsets: dict[int, int]) -> None:
+        """A session follows from these on: what came before must be in the lists it loads next."""
+        for partition, offset in offsets.items():
             self._written[partition] = max(offset, self._written.get(partition, 0))
 
     async def position_of_views(self, tenant: str) -> str:
         """From where on to subscribe, after a list that is read later than this."""
-        number = tenant_partition(tenant, self.store.partitions)
-        return positions.one(number, await self.store.views.checkpoint(number))
+        partitions = await self.placement.learn(tenant)
+        offsets = await asyncio.gather(*(self.store.views.checkpoint(number) for number in partitions))
+        return positions.encode(dict(zip(partitions, offsets, strict=True)))
 
     async def reach(self, done: Done) -> None:
         """Return once the views and settings show what `done` speaks of."""
-        if done.offset > self._reached.get(done.partition, 0):
-            await self.router.reach(done.partition, done.offset)
-            self._reached[done.partition] = max(done.offset, self._reached.get(done.partition, 0))
+        await self._views_at(done.partition, done.offset)
 
     async def message_by_id(self, tenant: str, id: str) -> bytes:
         """A message's JSON, from the views. Raises NotFound."""
@@ -185,10 +190,11 @@ class Gateway:
         return agent if agent is not None and agent.tenant == tenant else None
 
     async def channel(self, id: str) -> Channel:
-        """A connected channel of any tenant. Raises NotFound."""
+        """A connected channel of any tenant, whose customers can be named from then on. Raises NotFound."""
         channel = await self.accounts.channel(id) if len(id) <= 128 else None
         if channel is None:
             raise NotFound(f"there is no channel {id[:80]!r}")
+        await self.placement.learn(channel.tenant)
         return channel
 
     async def own_channel(self, tenant: str, id: str) -> Channel:

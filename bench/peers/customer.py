@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 
 from picows import WSTransport
@@ -74,7 +75,9 @@ class Customer(Socket):
                 self._ledger.refused.add(n)
             return
         self._ledger.retries += 1
-        asyncio.get_running_loop().call_later(RETRY_AFTER_S, self._again, name)
+        told_s = frame.get("retry_after")
+        wait_s = max(RETRY_AFTER_S, float(told_s) if isinstance(told_s, int | float) else 0.0)
+        asyncio.get_running_loop().call_later(wait_s * random.uniform(1, 1.5), self._again, name)
 
     def _again(self, name: str) -> None:
         if name == self._warm_id:

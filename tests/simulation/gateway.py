@@ -15,7 +15,7 @@ from actors.publication import Feed, Publication, decode_feeds
 from actors.router import Router
 from hub.commands import Answer, Invocation
 from hub.errors import HubError
-from hub.ids import stream_partition, tenant_partition
+from hub.ids import partitions_of, stream_partition
 from tests.simulation.cluster import SECRET, Cluster, Role
 from tests.simulation.history import History
 from tests.simulation.loop import ProcessDied, run_now
@@ -62,10 +62,11 @@ class PartitionFeed:
 
 
 class Gateway(Role):
-    def __init__(self, name: str, *, tenants: list[str], cluster: Cluster, rng: Random, history: History) -> None:
+    def __init__(self, name: str, *, tenants: dict[str, int], cluster: Cluster, rng: Random, history: History) -> None:
+        """`tenants`: each with its spread."""
         super().__init__(name)
         partitions = cluster.store.partitions
-        self._homes = {tenant: (tenant_partition(tenant, partitions),) for tenant in tenants}
+        self._homes = {tenant: partitions_of(tenant, spread, partitions) for tenant, spread in tenants.items()}
         self.sessions = [Session(tenant, homes) for tenant, homes in self._homes.items()]
         self.node = ""
         self.router: Router | None = None

@@ -22,7 +22,7 @@ class Streamer:
         self.gateway = gateway
         self.partition = partition
         identity = f"tel:{gateway.name}-{partition}"
-        self.stream = customer_id(secret=KEYRING.identity_secret, tenant=TENANT, identity=identity, partition=partition)
+        self.stream = customer_id(secret=KEYRING.identity_secret, tenant=TENANT, identity=identity, among=(partition,))
         self._identity = identity
         self._pause_s = town.rng.choice([0.1, 0.5, 2.0])
         self.sent: list[str] = []

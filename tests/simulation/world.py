@@ -33,7 +33,8 @@ from tests.simulation.people import Administrator, Agent, Customer, Intruder, Sl
 from tests.simulation.provider import Provider
 from tests.simulation.streams import Streamer
 
-TENANTS = ["acme", "blue"]
+TENANTS = {"acme": 1, "blue": 3}
+"""Each with its spread: one lives at home, the other in every partition there is."""
 STEPS_DEFAULT = 200
 FAULTS_MAX_S = 60.0
 QUIET_WITHIN_S = 250.0
@@ -103,7 +104,9 @@ class World:
             for n in range(GATEWAYS)
         ]
         self.cluster.gateways += self.gateways
-        self.town = Town(loop=self.loop, rng=rng, cluster=self.cluster, history=self.history, steps=steps)
+        self.town = Town(
+            tenants=TENANTS, loop=self.loop, rng=rng, cluster=self.cluster, history=self.history, steps=steps
+        )
         self.streamers = [
             Streamer(self.town, gateway, partition)
             for gateway in self.gateways
@@ -204,7 +207,7 @@ class World:
             people += [*customers, *agents, Administrator(town, tenant)]
             strangers = [customer.stream for customer in customers]
         people += self.streamers
-        people.append(Intruder(town, TENANTS[0], TENANTS[1], strangers))
+        people.append(Intruder(town, *TENANTS, strangers))
         return people
 
     async def _examine(self) -> None:

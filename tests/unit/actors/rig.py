@@ -236,8 +236,8 @@ class Rig:
 
 
 def stream(identity: str = "tel:+1", tenant: str = TENANT, partitions: int = 1) -> str:
-    partition = tenant_partition(tenant, partitions)
-    return customer_id(secret=KEYRING.identity_secret, tenant=tenant, identity=identity, partition=partition)
+    home = tenant_partition(tenant, partitions)
+    return customer_id(secret=KEYRING.identity_secret, tenant=tenant, identity=identity, among=(home,))
 
 
 def stream_of(command: c.AnyCommand, tenant: str) -> str:

@@ -129,7 +129,7 @@ class Traffic:
 
     async def _write(self, partition: int) -> None:
         identity = f"tel:+{partition}"
-        stream = customer_id(secret=KEYRING.identity_secret, tenant=TENANT, identity=identity, partition=partition)
+        stream = customer_id(secret=KEYRING.identity_secret, tenant=TENANT, identity=identity, among=(partition,))
         answers = []
         while self._going:
             command = ReceiveMessage(
@@ -260,7 +260,7 @@ async def test_a_shard_that_is_cut_off_from_the_directory_does_not_take_its_part
     command = ReceiveMessage(
         channel="wa", channel_kind="plain", identity="tel:+z", address="z", external_id="z", text="Hola"
     )
-    streams = [customer_id(secret=KEYRING.identity_secret, tenant=TENANT, identity="tel:+z", partition=p) for p in had]
+    streams = [customer_id(secret=KEYRING.identity_secret, tenant=TENANT, identity="tel:+z", among=(p,)) for p in had]
     answers = await desk.host.submit([Invocation(TENANT, stream, command) for stream in streams])
     assert {getattr(answer, "code", "done") for answer in answers} == {"unavailable"}
     assert desk.host.partitions == {}
