@@ -24,7 +24,7 @@ from hub.commands import Answer, Done, Invocation, Refused
 from hub.errors import BY_CODE, HubError, Unavailable
 from hub.ids import stream_partition
 from hub.sealing import Keyring
-from tests.simulation.faults import GHOST, FaultyStore
+from tests.simulation.faults import FaultyStore
 from tests.simulation.history import History
 from tests.simulation.loop import PROCESS, Process, ProcessDied, VirtualClock, VirtualLoop, run_now
 from tests.simulation.network import Network
@@ -271,8 +271,8 @@ class Cluster:
                 wrong.append(f"partition {number} of {owner.name} is open at {has}")
             elif number not in owner.host.heads():  # type: ignore[union-attr]
                 wrong.append(f"partition {number} is not active at {owner.name}")
-            elif self.store.holders[number][1] not in (owner.process.name, GHOST):  # type: ignore[union-attr]
-                wrong.append(f"partition {number} was taken from {owner.name}, which has not noticed")
+            elif owner.host.partitions[number].durable < run_now(self.store.inner.journal.head(number)):  # type: ignore[union-attr]
+                wrong.append(f"{owner.name} has not noticed that somebody wrote to partition {number}")
         return wrong
 
     def _has(self, number: int) -> list[str]:

@@ -41,6 +41,7 @@ QUIET_WITHIN_S = 250.0
 OWNED_WITHIN_S = 60.0
 """How long after healing every partition may still be without its owner: the longest patience of a hand-over, and more."""
 GATEWAYS = 2
+SNOOZE_WAITED_FOR_MS = 31_000
 
 # Bounds that a short run would never reach, made small for some seeds. Each must be correct at any size.
 SMALL_BOUNDS: list[tuple[str, str, list[Any]]] = [
@@ -213,6 +214,7 @@ class World:
     async def _examine(self) -> None:
         """In every other world one more blow is struck when all is well, to measure how long it is felt."""
         if self.seed % 2 == 0:
+            real_bounds()  # what is promised about time is promised of these
             await Exam(self).take()
             await self._until_quiet()
 
@@ -249,8 +251,14 @@ class World:
         if unsent := self.outbox.waiting():
             reasons.append(f"queued messages {unsent[:3]}")
         now = self.town.now_ms
-        if overdue := [row.id for row in self._snoozed() if (row.wake_at or 0) <= now + 31_000]:
+        if overdue := [row.id for row in self._snoozed() if (row.wake_at or 0) <= now + SNOOZE_WAITED_FOR_MS]:
             reasons.append(f"snoozes to come {overdue[:3]}")
+        hosts = [shard.host for shard in self.cluster.shards if shard.host is not None]
+        timers = [timers for host in hosts for timers in host._timers.values()]
+        if any((due := each.next_due()) is not None and due <= now + SNOOZE_WAITED_FOR_MS for each in timers):
+            reasons.append("timers to come")
+        if any(partition._in_flight is not None for host in hosts for partition in host.partitions.values()):
+            reasons.append("a commit is under way")
         return reasons
 
     def _snoozed(self) -> Iterator[Any]:
@@ -279,19 +287,23 @@ class Outbox:
         return list(self._waiting)
 
 
+REAL_BOUNDS = [(module, name, getattr(import_module(module), name)) for module, name, _ in SMALL_BOUNDS]
+
+
 @contextmanager
 def small_bounds(rng: Random) -> Iterator[None]:
-    before = []
-    for module_name, name, choices in SMALL_BOUNDS:
-        module = import_module(module_name)
-        before.append((module, name, getattr(module, name)))
+    for module, name, choices in SMALL_BOUNDS:
         if rng.random() < 0.25:
-            setattr(module, name, rng.choice(choices))
+            setattr(import_module(module), name, rng.choice(choices))
     try:
         yield
     finally:
-        for module, name, value in before:
-            setattr(module, name, value)
+        real_bounds()
+
+
+def real_bounds() -> None:
+    for module, name, value in REAL_BOUNDS:
+        setattr(import_module(module), name, value)
 
 
 def run(seed: int, *, steps: int = STEPS_DEFAULT, show: bool = False) -> Result:
