@@ -83,11 +83,12 @@ async def _prepare(config: Config) -> int:
 async def _run(config: Config, supervisor: Supervisor, began: float) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    # From the first moment on: the gateways may be found ready, and we be told to stop, before we have noticed.
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
     try:
         supervisor.start()
+        # Now, since Ray has set handlers of its own; and not later: the gateways may be found ready, and we be told to
+        # stop, before we have noticed.
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, stop.set)
         await supervisor.ready()
     except Exception as error:
         print(f"hub: cannot start: {_reason(error)}", file=sys.stderr)

@@ -40,6 +40,11 @@ def running_home(home: str, folder: Path | None) -> Iterator[Server | None]:
         remove()
 
 
+def storage_url(home: str, server: Server) -> str:
+    """What the hub takes as `--storage`. PostgreSQL's URL must name a database; this one is always there."""
+    return f"{server.url}/postgres" if home == "postgres" else server.url
+
+
 def _server(home: str) -> Server | None:
     server: Server | None = None
     if home == "postgres":
