@@ -6,7 +6,7 @@ UV := $(VENV)/uv/bin/uv
 export UV_LINK_MODE ?= copy
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench simulate lock clean setup setup-dev browser
+.PHONY: help run test check bench simulate faults lock clean setup setup-dev browser
 
 help: ## Show what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ bench: setup-dev ## The benchmark against a hub it starts, as a table against th
 
 simulate: setup-dev ## Thousands of seeded worlds
 	@$(BIN)/python -m tests.simulation --seeds 2000
+
+faults: setup-dev ## Every fault on every home, as the table of docs/reliability.md (about half an hour, root)
+	@$(BIN)/python -m tests.faults --write docs/reliability.md
 
 browser: ## Chromium for the browser tests
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \

@@ -96,6 +96,7 @@ class Partition:
         self._in_flight: Batch | None = None
         self._next_offset = 1
         self._to_load: dict[str, Activation] = {}
+        self._loading = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._settled: list[tuple[int, asyncio.Future[None]]] = []
         self._unsure_serial = 0
@@ -269,7 +270,8 @@ class Partition:
         activation.last_used = self.clock.now()
         self.activations[stream] = activation
         self._to_load[stream] = activation
-        if len(self._to_load) == 1:
+        if not self._loading:
+            self._loading = True
             self._spawn(self._load_waiting())
         return activation
 
@@ -293,6 +295,7 @@ class Partition:
                 if self._to_load.get(activation.stream) is activation:
                     del self._to_load[activation.stream]
                 self._rise(activation, image)
+        self._loading = False
 
     def _rise(self, activation: Activation, image: StreamImage) -> None:
         if activation.gone:
@@ -422,7 +425,7 @@ class Partition:
             except Exception as error:
                 unforeseen = not isinstance(error, HubError)
                 if isinstance(error, StoreUnavailable):
-                    self._trouble = StoreUnavailable(error.detail, retry_after_s=RECOVER_BACKOFF_MAX_S)
+                    self._give_up_waiting(StoreUnavailable(error.detail, retry_after_s=RECOVER_BACKOFF_MAX_S))
                 log.warning("partition %d is not back yet: %s", self.number, error, exc_info=unforeseen)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, RECOVER_BACKOFF_MAX_S)
@@ -433,6 +436,12 @@ class Partition:
             self.phase = Phase.ACTIVE
             if missed:
                 self._on_entries(self, missed)
+
+    def _give_up_waiting(self, trouble: StoreUnavailable) -> None:
+        """The store is down for longer than a moment: tell those who wait for a stream to be loaded, too."""
+        self._trouble = trouble
+        for activation in list(self._to_load.values()):
+            self._drop(activation, trouble)
 
     async def settled(self) -> None:
         """Return once everything decided so far is durable or discarded."""

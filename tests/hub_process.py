@@ -13,12 +13,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import websockets
+
+from tests.processes import command_of, descendants
 
 START_TIMEOUT_S = 60.0
 FRAME_TIMEOUT_S = 10.0
@@ -32,11 +34,24 @@ def free_port() -> int:
 
 
 class HubProcess:
-    def __init__(self, data_dir: Path, port: int | None = None, **env: str) -> None:
+    """`args` follow `--demo`; whoever needs another host or no demo says so with `demo=False` and a `ready_url`."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        port: int | None = None,
+        *,
+        args: Sequence[str] = (),
+        demo: bool = True,
+        ready_url: str | None = None,
+        **env: str,
+    ) -> None:
         self.data_dir = data_dir
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.ws = f"ws://127.0.0.1:{self.port}"
+        self._args = ["--demo", *args] if demo else args
+        self._ready_url = ready_url or self.url
         self._env = {k: v for k, v in os.environ.items() if not k.startswith("HUB_")} | env
         self.process: subprocess.Popen[bytes] | None = None
         self.seconds_to_ready = 0.0
@@ -44,13 +59,17 @@ class HubProcess:
     def start(self) -> HubProcess:
         began = time.monotonic()
         log = open(self.data_dir.with_suffix(".log"), "ab")  # noqa: SIM115 (lives as long as the process)
-        command = [sys.executable, "-m", "api.cli", "serve", "--demo", "--port", str(self.port)]
+        command = [sys.executable, "-m", "api.cli", "serve", "--port", str(self.port)]
         self.process = subprocess.Popen(
-            [*command, "--data-dir", str(self.data_dir)], env=self._env, stdout=log, stderr=log, start_new_session=True
+            [*command, "--data-dir", str(self.data_dir), *self._args],
+            env=self._env,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         while time.monotonic() - began < START_TIMEOUT_S:
             with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/readyz", trust_env=False, timeout=5).status_code == 200:
+                if httpx.get(f"{self._ready_url}/readyz", trust_env=False, timeout=5).status_code == 200:
                     self.seconds_to_ready = time.monotonic() - began
                     return self
             if self.process.poll() is not None:
@@ -63,23 +82,17 @@ class HubProcess:
 
     def pid_of(self, name: str) -> int:
         """The process of a Ray actor class of this hub, among its descendants."""
-        [pid] = [pid for pid in self._family() if f"ray::{name}" in _command(pid)]
+        [pid] = [pid for pid in self.family() if f"ray::{name}" in command_of(pid)]
         return pid
 
-    def _family(self) -> list[int]:
+    def family(self) -> list[int]:
+        """Every process of this hub."""
         assert self.process is not None
-        found, queue = [], [self.process.pid]
-        while queue:
-            pid = queue.pop()
-            found.append(pid)
-            with contextlib.suppress(OSError):
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    queue += [int(child) for child in (task / "children").read_text().split()]
-        return found
+        return [self.process.pid, *descendants(self.process.pid)]
 
     def kill_all(self) -> None:
         """kill -9 of everything at once, as a power cut would."""
-        for pid in self._family():
+        for pid in self.family():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         assert self.process is not None
@@ -89,7 +102,7 @@ class HubProcess:
     def stop(self) -> None:
         if self.process is None:
             return
-        family = self._family()
+        family = self.family()
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(30)
@@ -100,13 +113,6 @@ class HubProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process = None
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
 
 
 @contextlib.contextmanager

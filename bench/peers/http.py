@@ -41,7 +41,7 @@ class HttpPool:
                         streams = await asyncio.open_connection(self._host, self._port, limit=2**22)
                     streams[1].write(request)
                     async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                        status, body = await _answer(streams[0])
+                        status, body = await answer(streams[0])
                     if status < 500 and status != 429:
                         break
                 except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError, IndexError):
@@ -54,7 +54,8 @@ class HttpPool:
             self._done(token, status, body)
 
 
-async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """(status, body) of the next answer on a connection."""
     head = await reader.readuntil(b"\r\n\r\n")
     status = int(head[9:12])
     lower = head.lower()

@@ -150,6 +150,19 @@ async def test_a_partition_is_opened_however_long_the_store_needs() -> None:
 
 
 @in_virtual_time
+async def test_while_a_partition_cannot_be_opened_callers_are_told_that_the_store_is_down() -> None:
+    store = GatedStore()
+    store.journal.acquires.verdicts = ["refuse"] * 3
+    rig = Rig(store)
+    opening = rig.loop.create_task(rig.host.open([0]))
+    rig.host.start()
+    await rig.idle()
+    assert await rig.refused(inbound("a")) == "store_unavailable"
+    await opening
+    await rig.done(inbound("a"))
+
+
+@in_virtual_time
 async def test_closing_is_not_held_up_for_ever_by_a_store_that_hangs() -> None:
     rig = await Rig.started()
     rig.store.journal.appends.shut()

@@ -178,6 +178,40 @@ async def test_a_partition_that_recovers_takes_no_commands() -> None:
 
 
 @in_virtual_time
+async def test_while_the_store_is_down_callers_are_told_so_and_do_not_wait() -> None:
+    rig = await Rig.started()
+    rig.store.journal.appends.verdicts = ["refuse"]
+    rig.store.journal.acquires.verdicts = ["refuse"] * 3
+    assert await rig.refused(inbound("a")) == "store_unavailable"
+    await rig.idle()
+    assert await rig.refused(inbound("b")) == "store_unavailable"
+    await rig.partition_is_back()
+    await rig.done(inbound("b"))
+
+
+@in_virtual_time
+async def test_who_waits_for_a_stream_is_told_that_the_store_is_down() -> None:
+    rig = await Rig.started()
+    await rig.done(inbound("a"))
+    rig.store.journal.loads.shut()
+    waiting = rig.begin(inbound("b", "tel:+2"))
+    await rig.store.journal.loads.reached(2)
+    rig.store.journal.appends.verdicts = ["refuse"]
+    rig.store.journal.acquires.verdicts = ["refuse"] * 3
+    assert await rig.refused(inbound("c")) == "store_unavailable"
+    [answer] = await waiting
+    assert answer.code == "store_unavailable"  # type: ignore[union-attr]
+    await rig.partition_is_back()
+    again = [rig.begin(inbound("b", "tel:+2")), rig.begin(inbound("d", "tel:+3"))]
+    await rig.idle()
+    await rig.store.journal.loads.open()
+    for call in again:
+        [answer] = await call
+        assert not answer.duplicate  # type: ignore[union-attr]
+    assert rig.store.journal.loads.calls == 3
+
+
+@in_virtual_time
 async def test_commands_that_waited_for_a_load_do_not_run_while_the_partition_recovers() -> None:
     """Their turns would number events from an offset that is about to be corrected."""
     rig = await Rig.started()

@@ -1,0 +1,54 @@
+"""The homes of the store as a world needs them: a URL, and the server behind it where there is one."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+HOMES = ("sqlite", "postgres", "mongodb")
+
+
+class Server(Protocol):
+    """What a fault does to a database. `tests/servers` has them."""
+
+    url: str
+
+    def start(self) -> object: ...
+    def stop(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+@contextlib.contextmanager
+def running_home(home: str, folder: Path | None) -> Iterator[Server | None]:
+    """None for the embedded home. With `folder`, the server keeps its files there."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder) if folder else tempfile.tempdir
+    try:
+        server = _server(home)
+    finally:
+        tempfile.tempdir = before
+    if server is None:
+        yield None
+        return
+    try:
+        server.start()
+        yield server
+    finally:
+        remove = getattr(server, "remove", server.stop)
+        remove()
+
+
+def _server(home: str) -> Server | None:
+    if home == "sqlite":
+        return None
+    if home == "postgres":
+        from tests.servers.postgres import PostgresServer
+
+        return PostgresServer()
+    if home == "mongodb":
+        from tests.servers.mongo import MongoServer
+
+        return MongoServer()
+    raise ValueError(f"home {home!r} is not known: takes {', '.join(HOMES)}")

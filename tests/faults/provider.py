@@ -1,0 +1,62 @@
+"""The provider at the other end: a Cloud API in this process, which outlives whatever is done to the hub."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+
+import httpx
+
+from bench.words import find
+from channels.loopback.whatsapp import LoopbackWhatsApp
+
+CALLBACK_TIMEOUT_S = 10.0
+
+
+class Provider:
+    """`received[writer]` are the numbers of that writer's messages, as they came."""
+
+    def __init__(self, mark: str, urls: list[str]) -> None:
+        self.received: dict[int, list[int]] = {}
+        self.url = ""
+        self._mark = mark
+        self._urls = urls
+        self._api = LoopbackWhatsApp(app_secret="demo-secret", post=self._post)
+        self._http = httpx.AsyncClient(trust_env=False, timeout=CALLBACK_TIMEOUT_S)
+        self._server: asyncio.Server | None = None
+
+    async def open(self, port: int, host: str = "127.0.0.1") -> None:
+        self._server = await asyncio.start_server(self._serve, host, port)
+
+    async def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        await self._http.aclose()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, EOFError, asyncio.CancelledError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                at = head.index(b"content-length:") + 15
+                body = await reader.readexactly(int(head[at : head.index(b"\r", at)]))
+                self._note(json.loads(body)["text"]["body"])
+                status, answer = self._api.take("10001", body)
+                lines = (
+                    f"HTTP/1.1 {status} OK\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n\r\n"
+                )
+                writer.write(lines.encode() + answer)
+        writer.close()
+
+    def _note(self, text: str) -> None:
+        found = find(text, self._mark)
+        if found is not None:
+            self.received.setdefault(found[0], []).append(found[1])
+
+    async def _post(self, body: bytes, headers: dict[str, str]) -> int:
+        url = random.choice(self._urls) + "/webhooks/demo-whatsapp"
+        try:
+            return (await self._http.post(url, content=body, headers=headers)).status_code
+        except httpx.HTTPError as error:
+            raise OSError(str(error)) from error
