@@ -58,6 +58,12 @@ class Directory:
         status: dict[str, Any] = (await self._started()).status()
         return status
 
+    async def marks(self) -> dict[str, str]:
+        """Of the settings that this hub was started with; see `hub.config.marks`."""
+        from hub.config import marks
+
+        return marks(self._config)
+
 
 def start(config: Config, partitions: int, expected: int, *, on: str | None, detached: bool) -> Any:
     return processes.spawn(
@@ -67,5 +73,7 @@ def start(config: Config, partitions: int, expected: int, *, on: str | None, det
 
 async def find() -> tuple[str, int]:
     """Where the directory listens; waits for one that is being restarted."""
-    address: tuple[str, int] = await processes.find(NAME).address.remote()
+    # Ray looks names up by waiting for its control store, which may be away itself: not on the loop that carries messages.
+    found = await asyncio.to_thread(processes.find, NAME)
+    address: tuple[str, int] = await found.address.remote()
     return address

@@ -76,6 +76,7 @@ class Membership:
     def _adopt(self, known: Assignment, now: float) -> None:
         """We were restarted: the last word of our predecessor holds, and those it knew are expected back."""
         self.assignment = Assignment(known.version, known.owners, known.members)
+        self.draining |= set(known.draining)
         for member in known.members:
             if member.name not in self._seats:
                 self._seats[member.name] = Seat(member, now, False, now, now + RETURN_PATIENCE_S)
@@ -113,7 +114,8 @@ class Membership:
     def decide(self, now: float) -> dict[str, list[int]]:
         """Bring the assignment up to date (a new version, where it changes); returns what to ask of whom to release."""
         self._excuse_our_own_absence(now)
-        before = (list(self.assignment.owners), self.assignment.members, list(self.assignment.moving))
+        known = self.assignment
+        before = (list(known.owners), known.members, list(known.moving), known.draining)
         alive = {name: seat for name, seat in self._seats.items() if self._alive(seat, now)}
         self._forget_the_dead(alive)
         for name in {owner for owner in self.assignment.owners if owner and owner not in alive}:
@@ -121,9 +123,9 @@ class Membership:
         self._take_seats(alive)
         releases = self._move(alive, now)
         members = sorted((seat.member for seat in alive.values()), key=lambda member: member.name)
-        self.assignment.members, self.assignment.moving = members, sorted(self._moving)
-        if before != (self.assignment.owners, members, self.assignment.moving):
-            self.assignment.version += 1
+        known.members, known.moving, known.draining = members, sorted(self._moving), sorted(self.draining)
+        if before != (known.owners, members, known.moving, known.draining):
+            known.version += 1
         return releases
 
     def _excuse_our_own_absence(self, now: float) -> None:
@@ -204,3 +206,7 @@ class Membership:
         owners = set(self.assignment.owners)
         busy = {seat.member.node for seat in self._seats.values() if seat.member.name in owners}
         return sorted(self.draining - busy)
+
+    def left(self) -> list[str]:
+        """Draining nodes on which nobody is alive any more, gateways included: what they had begun is finished."""
+        return sorted(self.draining - {member.node for member in self.assignment.members})

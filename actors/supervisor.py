@@ -14,7 +14,7 @@ import msgspec
 import ray
 
 from actors import directory, processes, shard
-from hub.config import Config, is_loopback
+from hub.config import Config, is_loopback, marks
 
 log = logging.getLogger("hub.supervisor")
 
@@ -87,10 +87,29 @@ class Supervisor:
             on=here,
             detached=self._clustered,
         )
+        if self._clustered:
+            self._adopt(nodes)
         for name, found in nodes.items():
-            self._settle(name, found["id"])
-        for node in self.nodes.values():
-            self._start_shards(node, self._config.shards)
+            if name not in self.nodes:
+                self._start_shards(self._settle(name, found["id"]), self._config.shards)
+
+    def _adopt(self, nodes: dict[str, dict[str, Any]]) -> None:
+        """The hub of an earlier `hub serve` may be running here: it goes on, if it is the one that we would start.
+
+        Raises ValueError where it is another one.
+        """
+        get: Any = ray.get
+        running = get(self._directory.marks.remote(), timeout=START_TIMEOUT_S)
+        mine = marks(self._config)
+        others = [name for name in mine if running.get(name) != mine[name]]
+        if others:
+            raise ValueError(
+                f"a hub runs on this cluster that was started with another {', '.join(others)}; "
+                "start with the same, or stop it first: hub drain"
+            )
+        for name in get(self._directory.status.remote(), timeout=START_TIMEOUT_S)["drained"]:
+            if name in nodes:
+                self.nodes[name] = Node(name, nodes[name]["id"], {}, {}, drained=True)
 
     @property
     def _clustered(self) -> bool:
@@ -134,7 +153,8 @@ class Supervisor:
                 await call
         # A standby is not needed to be ready, and starting it would delay those that are.
         for node in self.nodes.values():
-            self._start_shards(node, self._config.shards + self._config.standbys)
+            if not node.drained:
+                self._start_shards(node, self._config.shards + self._config.standbys)
 
     # --- watching -------------------------------------------------------------------------------------------------
 
@@ -211,10 +231,15 @@ class Supervisor:
     async def _drain_node(self, node: Node) -> None:
         """Its sessions go elsewhere while its partitions move; when both are done its processes end."""
         log.info("draining node %s", node.name)
-        await _drain(node.gateways, LINGER_S)
-        async with asyncio.timeout(DRAIN_TIMEOUT_S):
-            while node.name not in (await self._status()).get("drained", ()):
-                await asyncio.sleep(WATCH_EVERY_S / 4)
+        try:
+            await _drain(node.gateways, LINGER_S)
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                while node.name not in (await self._status()).get("emptied", ()):
+                    await asyncio.sleep(WATCH_EVERY_S / 4)
+        except TimeoutError:
+            log.warning("node %s still owns partitions after %d s; trying again", node.name, DRAIN_TIMEOUT_S)
+            node.draining = None
+            return
         await _drain(node.shards)
         for handle in node.handles.values():
             processes.end(handle)

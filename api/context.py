@@ -14,6 +14,7 @@ from api.changes import Changes
 from api.fanout import Fanout
 from api.metrics import GatewayMetrics
 from api.presence import Presence
+from api.sessions import GOING_AWAY, Session
 from hub import positions
 from hub.clock import SystemClock
 from hub.commands import Answer, Command, Done, GetConversation, Invocation, Refused
@@ -68,6 +69,7 @@ class Gateway:
         self.limits = self.shared.buckets
         self.metrics = GatewayMetrics()
         self.draining = False
+        self.sessions: set[Session] = set()
         self._written: dict[int, int] = {}
         self._reached: dict[int, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -85,6 +87,11 @@ class Gateway:
         await self.router.stop()
         await self.shared.close()
         await self.store.close()
+
+    def close_sessions(self) -> None:
+        """We are going: every session resumes elsewhere."""
+        for session in self.sessions:
+            session.close(GOING_AWAY, "this server is going away; resume elsewhere")
 
     # --- commands -------------------------------------------------------------------------------------------------
 
