@@ -207,7 +207,7 @@ OWN_TO_EACH_START = frozenset({"data_dir", "ray_address", "log_level"})
 
 def marks(config: Config) -> dict[str, str]:
     """Of each setting that makes one hub differ from another, a mark that tells whether it is the same, not what it is."""
-    told = {name: value for name, value in msgspec.to_builtins(config).items() if name not in OWN_TO_EACH_START}
+    told = {name: value for name, value in msgspec.structs.asdict(config).items() if name not in OWN_TO_EACH_START}
     return {name: hashlib.sha256(f"{name}={value}".encode()).hexdigest()[:16] for name, value in told.items()}
 
 
