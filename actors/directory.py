@@ -65,9 +65,12 @@ class Directory:
         return marks(self._config)
 
 
-def start(config: Config, partitions: int, expected: int, *, on: str | None, detached: bool) -> Any:
+def start(config: Config, partitions: int, expected: int, *, clustered: bool) -> Any:
+    """In a cluster it lives and dies with the head, without which nobody could start it again anyway: the death of a
+    node that carries shards is then decided by somebody who did not die with it.
+    """
     return processes.spawn(
-        Directory, NAME, config, partitions, expected, retries=-1, on=on, bound=False, detached=detached
+        Directory, NAME, config, partitions, expected, retries=-1, on_head=clustered, detached=clustered
     )
 
 

@@ -79,14 +79,8 @@ class Supervisor:
             raise ValueError("no node of the Ray cluster has a CPU to give; start one with: ray start --address=…")
         if not _one_machine(nodes) and self._config.storage.startswith("sqlite:"):
             raise ValueError("embedded storage serves one machine; give --storage postgresql://… or mongodb://…")
-        here = None if self._config.ray_address is None else ray.get_runtime_context().get_node_id()
-        self._directory = directory.start(
-            self._config,
-            self._partitions,
-            self._config.shards * len(nodes),
-            on=here,
-            detached=self._clustered,
-        )
+        expected = self._config.shards * len(nodes)
+        self._directory = directory.start(self._config, self._partitions, expected, clustered=self._clustered)
         if self._clustered:
             self._adopt(nodes)
         for name, found in nodes.items():

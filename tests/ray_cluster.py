@@ -120,6 +120,11 @@ class Node:
             tell(pid, signal.SIGKILL)
         self.kill()
 
+    @property
+    def hub_name(self) -> str:
+        """What the hub calls it, for as long as Ray on it is not started again."""
+        return self._cluster.ids()[self.ip][:8]
+
     # --- its processes --------------------------------------------------------------------------------------------
 
     def pids(self) -> list[int]:
@@ -220,13 +225,20 @@ class RayCluster:
         """Addresses of the nodes that the control store takes for alive."""
         return {str(info["ip"]) for info in self._infos() if info["alive"]}
 
+    def ids(self) -> dict[str, str]:
+        """Of living nodes, by their addresses."""
+        return {str(info["ip"]): str(info["id"]) for info in self._infos() if info["alive"]}
+
     def _infos(self) -> list[dict[str, Any]]:
         from ray._raylet import GcsClient
 
         with contextlib.suppress(Exception):
             found = GcsClient(address=self.address).get_all_node_info(timeout=2)
             # State 0 is alive: protobuf's GcsNodeInfo.GcsNodeState.
-            return [{"ip": info.node_manager_address, "alive": info.state == 0} for info in found.values()]
+            return [
+                {"id": info.node_id.hex(), "ip": info.node_manager_address, "alive": info.state == 0}
+                for info in found.values()
+            ]
         return []
 
     def wait_dead(self, node: Node, timeout_s: float = 60.0) -> float:
