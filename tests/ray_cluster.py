@@ -49,6 +49,8 @@ class Node:
         self._folder = cluster.folder / name
         self._process: subprocess.Popen[bytes] | None = None
         self.seconds_to_join = 0.0
+        self._earlier: set[str] = set()
+        """What it was called before: the cluster may not have noticed its end yet when it is started again."""
 
     @property
     def is_head(self) -> bool:
@@ -59,6 +61,8 @@ class Node:
     def begin(self) -> None:
         """Start it; it has not joined yet when this returns."""
         self._folder.mkdir(exist_ok=True)
+        if self.seconds_to_join:
+            self._earlier |= self._cluster.ids(self.ip)
         log = open(self._cluster.folder / f"{self.name}.log", "ab")  # noqa: SIM115 (lives as long as the process)
         prefix = ["ip", "netns", "exec", self.netns] if self.netns else []
         self._process = subprocess.Popen(
@@ -84,15 +88,14 @@ class Node:
 
     def start(self) -> None:
         """Start it, or start it again; returns once the cluster knows it as alive."""
-        began = time.monotonic()
         self.begin()
         self.wait_joined()
-        self.seconds_to_join = time.monotonic() - began
 
     def wait_joined(self) -> None:
         began = time.monotonic()
         while time.monotonic() - began < START_TIMEOUT_S:
-            if self.ip in self._cluster.alive_ips():
+            if self._cluster.ids(self.ip) - self._earlier:
+                self.seconds_to_join = time.monotonic() - began
                 return
             assert self._process is not None
             if self._process.poll() is not None:
@@ -123,7 +126,8 @@ class Node:
     @property
     def hub_name(self) -> str:
         """What the hub calls it, for as long as Ray on it is not started again."""
-        return self._cluster.ids()[self.ip][:8]
+        [id] = self._cluster.ids(self.ip) - self._earlier
+        return id[:8]
 
     # --- its processes --------------------------------------------------------------------------------------------
 
@@ -225,9 +229,9 @@ class RayCluster:
         """Addresses of the nodes that the control store takes for alive."""
         return {str(info["ip"]) for info in self._infos() if info["alive"]}
 
-    def ids(self) -> dict[str, str]:
-        """Of living nodes, by their addresses."""
-        return {str(info["ip"]): str(info["id"]) for info in self._infos() if info["alive"]}
+    def ids(self, ip: str) -> set[str]:
+        """Of the node at that address: two, while the death of the first one has not been noticed."""
+        return {str(info["id"]) for info in self._infos() if info["alive"] and info["ip"] == ip}
 
     def _infos(self) -> list[dict[str, Any]]:
         from ray._raylet import GcsClient
