@@ -1,8 +1,8 @@
 """Which shard owns which partition, and who is there at all.
 
-Partitions are spread over *seats* by rendezvous hashing. A seat is a place for one shard on one node, such as
-`node-a/0`; a standby that takes a dead shard's seat takes exactly its partitions, and a seat more or less moves only its
-share.
+Partitions are spread evenly over *seats*, by rendezvous hashing within what each may hold. A seat is a place for one
+shard on one node, such as `node-a/0`; a standby that takes a dead shard's seat takes exactly its partitions, and a seat
+more or less moves only its share.
 """
 
 from __future__ import annotations
@@ -56,21 +56,40 @@ def seat_name(member: Member) -> str:
     return f"{member.node}/{member.seat}"
 
 
-def assign(partitions: int, seats: list[str]) -> list[str]:
-    """The seat of each partition: the one that weighs most, unless it has its share rounded up already.
+def assign(partitions: int, seats: list[str], before: list[str] | None = None) -> list[str]:
+    """The seat of each partition; every seat has its share of them, rounded down or up.
 
-    Partitions choose in the order of how much they want their first choice, so that whoever is turned away loses least
-    and a change of seats upsets few.
+    `before` is what held until now: a partition stays where it is unless its seat is gone, or has more than its share
+    while another has less. So those of a vanished seat move and no others, and a new seat takes its share and no more.
+    What moves goes where it weighs most, among the seats with room.
     """
-    bound = -(-partitions // len(seats))
-    load = dict.fromkeys(seats, 0)
-    wishes = {p: sorted(((_weight(p, seat), seat) for seat in seats), reverse=True) for p in range(partitions)}
+    low, seats_of_high = divmod(partitions, len(seats))
+    held: dict[str, list[int]] = {seat: [] for seat in seats}
+    for partition, seat in enumerate(before or []):
+        if seat in held:
+            held[seat].append(partition)
+    for seat, mine in held.items():
+        mine.sort(key=lambda p: _weight(p, seat), reverse=True)
+    # Those that hold most keep one more than the others, where it does not come out even.
+    ranked = sorted(seats, key=lambda seat: (-len(held[seat]), seat))
+    room = {seat: low + (rank < seats_of_high) for rank, seat in enumerate(ranked)}
     chosen = [""] * partitions
-    for partition in sorted(range(partitions), key=lambda p: wishes[p][0], reverse=True):
-        seat = next(seat for _, seat in wishes[partition] if load[seat] < bound)
-        load[seat] += 1
-        chosen[partition] = seat
+    for seat, mine in held.items():
+        for partition in mine[: room[seat]]:
+            chosen[partition] = seat
+        room[seat] -= min(room[seat], len(mine))
+    _seat_the_rest(chosen, room)
     return chosen
+
+
+def _seat_the_rest(chosen: list[str], room: dict[str, int]) -> None:
+    """Those that want their first choice most choose first, so that whoever is turned away loses least."""
+    free = [p for p, seat in enumerate(chosen) if not seat]
+    wishes = {p: sorted(((_weight(p, seat), seat) for seat in room if room[seat]), reverse=True) for p in free}
+    for partition in sorted(free, key=lambda p: wishes[p][0], reverse=True):
+        seat = next(seat for _, seat in wishes[partition] if room[seat])
+        room[seat] -= 1
+        chosen[partition] = seat
 
 
 def _weight(partition: int, seat: str) -> bytes:

@@ -18,7 +18,7 @@ from actors.readers.courier import Sender
 from actors.wire import Disconnected, Link, Listener
 from hub.clock import SystemClock
 from hub.codec import decode_invocations, encode
-from hub.errors import Unavailable
+from hub.errors import HubError, Unavailable
 from hub.ports import Store
 from hub.sealing import Keyring
 
@@ -45,6 +45,7 @@ class Desk:
         self._follower: Follower | None = None
         self._assignment = Assignment(0, [])
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = False
         self.host = Host(
             name=name,
             incarnation=incarnation,
@@ -73,6 +74,7 @@ class Desk:
         log.info("%s owns %d partitions", self._name, len(self.host.partitions))
 
     async def close(self) -> None:
+        self._closing = True  # what the directory says from now on is for others
         await self.host.close()
         for task in list(self._tasks):
             task.cancel()
@@ -88,10 +90,14 @@ class Desk:
 
     def _assigned(self, assignment: Assignment) -> None:
         self._assignment = assignment
+        if self._closing:
+            return
         mine = set(assignment.of(self._name))
-        self.host.abandon([partition for partition in self.host.wanted if partition not in mine])
+        # What we hold without wanting it is being released: if it is somebody else's already, that was too slow.
+        self.host.abandon(sorted((self.host.wanted | self.host.partitions.keys()) - mine))
         missing = [p for p in sorted(mine - self.host.wanted) if p not in assignment.moving]
         if missing:
+            self.host.wanted.update(missing)
             self._spawn(self.host.open(missing))
 
     async def _reopen_if_mine(self, partition: int) -> None:
@@ -104,7 +110,7 @@ class Desk:
             try:
                 self._assigned(await self._follower.ask())
                 return
-            except Unavailable:
+            except HubError:
                 continue
 
     # --- what is asked --------------------------------------------------------------------------------------------
@@ -128,6 +134,8 @@ class Desk:
 
     async def _attend(self, link: Link, tenants: list[str]) -> bytes:
         """A gateway's interest. Returns our incarnation and the newest durable offset of each partition here."""
+        if not link.open:
+            raise Unavailable(f"{link.peer} has left already")
         if self._attended.get(link.peer) is not link:
             self._attended[link.peer] = link
             self.host.publisher.leave(link.peer)

@@ -16,7 +16,7 @@ from actors import wire
 from actors.assignment import Assignment, Member, decode_assignment
 from actors.membership import BEAT_EVERY_S
 from actors.wire import Disconnected, Link
-from hub.errors import Unavailable
+from hub.errors import HubError, Unavailable
 
 log = logging.getLogger("hub.follower")
 
@@ -36,7 +36,9 @@ class Follower:
         on_assignment: Callable[[Assignment], None],
         on_release: Callable[[list[int]], Awaitable[None]] | None = None,
     ) -> None:
-        """`find` says where the directory listens. `on_release` gives partitions up."""
+        """`find` says where the directory listens. `on_release` gives partitions up, and has begun when it returns: an
+        assignment that follows may be that they are to be opened again.
+        """
         self.member = member
         self.assignment = Assignment(0, [])
         self._secret = secret
@@ -61,16 +63,35 @@ class Follower:
         while True:
             try:
                 await self._follow()
-            except (OSError, TimeoutError, Disconnected, ValueError) as error:
+            except (OSError, TimeoutError, Disconnected, HubError) as error:
                 log.debug("the directory cannot be reached: %s", error or type(error).__name__)
-            except Exception as error:  # whatever Ray raises while the directory is restarted
-                log.info("the directory cannot be found: %s", type(error).__name__)
+            except Exception:
+                log.exception("following the directory failed")
             await asyncio.sleep(RECONNECT_EVERY_S)
 
+    async def _where(self) -> tuple[str, int]:
+        """Raises Unavailable, whatever it is that `find` raises while the directory is restarted."""
+        try:
+            async with asyncio.timeout(JOIN_TIMEOUT_S):
+                return await self._find()
+        except Exception as error:
+            log.info("the directory cannot be found: %s", type(error).__name__)
+            raise Unavailable("the directory cannot be found") from error
+
     async def _follow(self) -> None:
-        async with asyncio.timeout(JOIN_TIMEOUT_S):
-            host, port = await self._find()
+        """Once connected, until the connection breaks; then at once again, since the directory may not know us dead yet."""
+        loop = asyncio.get_running_loop()
+        lasted_s = RECONNECT_EVERY_S
+        while lasted_s >= RECONNECT_EVERY_S:
+            host, port = await self._where()
+            began = loop.time()
+            await self._stay(host, port)
+            lasted_s = loop.time() - began
+
+    async def _stay(self, host: str, port: int) -> None:
+        lost = asyncio.Event()
         link = await wire.connect(host, port, secret=self._secret, name=self.member.name, serve=self._serve)
+        link.on_lost = lambda _: lost.set()
         try:
             known = self.assignment if self.assignment.version else None
             async with asyncio.timeout(JOIN_TIMEOUT_S):
@@ -78,7 +99,11 @@ class Follower:
             self._link = link
             while link.open:
                 link.push(wire.BEAT, b"")
-                await asyncio.sleep(BEAT_EVERY_S)
+                try:
+                    async with asyncio.timeout(BEAT_EVERY_S):
+                        await lost.wait()
+                except TimeoutError:
+                    pass
         finally:
             self._link = None
             link.close()
@@ -88,13 +113,8 @@ class Follower:
             self._heard(payload)
             return None
         if kind == wire.RELEASE and self._on_release is not None:
-            return self._release(_numbers.decode(payload))
+            return _then_nothing(self._on_release(_numbers.decode(payload)))
         return None
-
-    async def _release(self, partitions: list[int]) -> bytes:
-        assert self._on_release is not None
-        await self._on_release(partitions)
-        return b""
 
     def _heard(self, payload: bytes) -> None:
         assignment = decode_assignment(payload)
@@ -122,3 +142,8 @@ class Follower:
                 return await link.call(kind, payload)
         except (Disconnected, TimeoutError) as error:
             raise Unavailable("the directory does not answer", retry_after_s=1) from error
+
+
+async def _then_nothing(work: Awaitable[None]) -> bytes:
+    await work
+    return b""

@@ -32,7 +32,8 @@ SWEEP_EVERY_S = 10.0
 OPEN_BACKOFF_FIRST_S = 0.1
 OPEN_BACKOFF_MAX_S = 2.0
 REPLAY_MAX_EVENTS = 10_000
-DRAIN_TIMEOUT_S = 10.0
+RELEASE_TIMEOUT_S = 10.0
+"""Less than the directory waits, so that it hears of the end rather than guessing it."""
 
 
 class Host:
@@ -88,15 +89,20 @@ class Host:
         while number in self.wanted:
             try:
                 async with lock:
-                    await self._open(number)
+                    if number in self.wanted:
+                        await self._open(number)
                 break
-            except HubError as error:
-                self._closed_for[number] = error
-                log.warning("partition %d cannot be opened yet: %s", number, error)
+            except Exception as error:
+                # Whatever it is: nobody else will open it as long as it is ours.
+                unforeseen = not isinstance(error, HubError)
+                if number in self.wanted:
+                    self._closed_for[number] = error if isinstance(error, HubError) else Internal()
+                log.warning("partition %d cannot be opened yet: %s", number, error, exc_info=unforeseen)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, OPEN_BACKOFF_MAX_S)
-        self._closed_for.pop(number, None)
-        if number not in self.wanted:
+        if number in self.wanted:
+            self._closed_for.pop(number, None)
+        else:
             self.abandon([number])
 
     async def _open(self, number: int) -> None:
@@ -113,25 +119,34 @@ class Host:
         if held is not None:
             # We had it, another shard took it, it is ours again: what is in memory may have missed something.
             self._close(held, Unavailable("this partition is being opened anew", retry_after_s=0.05))
-        await partition.open()
-        timers = Timers()
-        # One partition at a time: rebuilding is heavy reading, and finishing some early beats all late.
-        async with self._store_lock:
-            await self.views.open(partition)
-            for conversation, due in await self.store.views.timers(number):
-                timers.set(conversation, due)
-            await self.courier.open(partition)
-        self._timers[number] = timers
+        try:
+            self._timers[number] = await self._catch_up(partition)
+        except BaseException:
+            partition.close(Unavailable())
+            self._forget(partition)
+            raise
         self.partitions[number] = partition
         partition.activate()
         self.publisher.opened(partition)
         self.courier.start(partition)
         self._timer_wake.set()
 
+    async def _catch_up(self, partition: Partition) -> Timers:
+        await partition.open()
+        timers = Timers()
+        # One partition at a time: rebuilding is heavy reading, and finishing some early beats all late.
+        async with self._store_lock:
+            await self.views.open(partition)
+            for conversation, due in await self.store.views.timers(partition.number):
+                timers.set(conversation, due)
+            await self.courier.open(partition)
+        return timers
+
     def abandon(self, numbers: list[int]) -> None:
         """Somebody else is to own these, or does already: forget them, without a word to the store."""
         for number in numbers:
             self.wanted.discard(number)
+            self._closed_for.pop(number, None)
             partition = self.partitions.get(number)
             if partition is not None:
                 self._close(partition, Unavailable("this partition has moved", retry_after_s=0.05))
@@ -140,30 +155,52 @@ class Host:
         if self.partitions.get(partition.number) is not partition:
             return
         del self.partitions[partition.number]
-        self._timers.pop(partition.number, None)
-        self.views.close(partition)
-        self.courier.close(partition)
+        self._forget(partition)
         if self._on_lost is not None:
             self._on_lost(partition.number)
 
-    async def release(self, numbers: list[int]) -> None:
-        """Give partitions up cleanly: what was decided is durable, what was read is checkpointed, no send is half-way."""
+    def _forget(self, partition: Partition) -> None:
+        self._timers.pop(partition.number, None)
+        self.views.close(partition)
+        self.courier.close(partition)
+
+    def release(self, numbers: list[int]) -> Awaitable[None]:
+        """Give partitions up cleanly: what was decided is durable, what was read is checkpointed, no send is half-way.
+
+        Where the store does not let that happen in time they are given up all the same: what was not told is not lost.
+        """
+        # At once, not when somebody waits for it: whoever is told to open one of these afterwards must not find that forgotten.
         for number in numbers:
             self.wanted.discard(number)
-            partition = self.partitions.get(number)
-            if partition is None:
-                continue
-            # Snapshots and sends take their time, so they come while commands are still taken.
-            await self._save_snapshots(partition, partition.passivate(idle_since=0, keep_max=ACTIVATIONS_MAX_COUNT))
-            await self.courier.finish(partition)
-            if self.partitions.get(number) is not partition:
-                continue
-            partition.retire()
-            async with asyncio.timeout(DRAIN_TIMEOUT_S):
-                await partition.settled()
-            await self.views.flush()
-            await self.courier.save_checkpoints()
-            self._close(partition, Unavailable("this partition is moving", retry_after_s=0.1))
+            self._closed_for.pop(number, None)
+        return self._release_all(numbers)
+
+    async def _release_all(self, numbers: list[int]) -> None:
+        await asyncio.gather(*(self._release(number) for number in numbers))
+
+    async def _release(self, number: int) -> None:
+        try:
+            async with asyncio.timeout(RELEASE_TIMEOUT_S):
+                # One that is just being opened must be closed again before anybody else takes it: our own taking of it
+                # would fence them.
+                async with self._opening.setdefault(number, asyncio.Lock()):
+                    pass
+                partition = self.partitions.get(number)
+                if partition is not None and number not in self.wanted:
+                    await self._finish(partition)
+        except (HubError, TimeoutError) as error:
+            log.warning("partition %d was given up in haste: %s", number, error or "timeout")
+        if number not in self.wanted:
+            self.abandon([number])
+
+    async def _finish(self, partition: Partition) -> None:
+        # Snapshots and sends take their time, so they come while commands are still taken.
+        await self._save_snapshots(partition, partition.passivate(idle_since=0, keep_max=ACTIVATIONS_MAX_COUNT))
+        await self.courier.finish(partition)
+        partition.retire()
+        await partition.settled()
+        await self.views.flush()
+        await self.courier.save_checkpoints()
 
     def _close(self, partition: Partition, error: HubError) -> None:
         """Close it without telling anybody that it was lost."""
@@ -173,12 +210,7 @@ class Host:
 
     async def close(self) -> None:
         """Drain everything; see `release`."""
-        try:
-            await self.release(list(self.partitions))
-        except (HubError, TimeoutError) as error:
-            log.warning("draining was cut short: %s", error or "timeout")
-        for partition in list(self.partitions.values()):
-            self._close(partition, Unavailable("this shard is stopping"))
+        await self.release(sorted(self.wanted | self.partitions.keys()))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

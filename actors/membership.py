@@ -18,6 +18,7 @@ from __future__ import annotations
 import msgspec
 
 from actors.assignment import STANDBY, Assignment, Member, assign, seat_name
+from hub.errors import Conflict
 
 BEAT_EVERY_S = 0.25
 BEAT_TIMEOUT_S = 2.5
@@ -45,27 +46,42 @@ class Seat(msgspec.Struct):
 
 
 class Membership:
-    def __init__(self, partitions: int, *, seats: int, expected: int, now: float) -> None:
-        """`seats` for shards on each node; `expected` shards to wait for before the very first assignment."""
+    def __init__(self, partitions: int, *, seats: int, expected: int, now: float, era: int = 0) -> None:
+        """`seats` for shards on each node; `expected` shards to wait for before the very first assignment.
+
+        Versions are numbered from `era`, which is higher for every later directory: so its predecessors' words can be
+        told from its own, whoever brings them in whatever order.
+        """
         self._partitions = partitions
         self._seats_per_node = seats
         self._expected = expected
         self._began = now
         self._decided_at = now
+        self._era = era
+        self._adopted = 0
+        """The version of the predecessor's word that we go by."""
         self._seats: dict[str, Seat] = {}
         self._moving: dict[int, float] = {}
         self._targets: list[str] = []
+        """The seat each partition is to have, for the seats in `_targets_of`."""
         self._targets_of: tuple[str, ...] = ()
         self.draining: set[str] = set()
-        self.assignment = Assignment(0, [""] * partitions)
+        self.assignment = Assignment(era, [""] * partitions)
+        self._told = self._said()
 
     # --- what is told ---------------------------------------------------------------------------------------------
 
     def join(self, member: Member, known: Assignment | None, now: float) -> None:
-        """A process is there (again). `known`: the newest assignment it has seen."""
-        if known is not None and known.version > self.assignment.version:
-            self._adopt(known, now)
+        """A process is there (again). `known`: the newest assignment it has seen.
+
+        Raises Conflict where it is a predecessor of one that is here under its name: cut off, declared dead, and back.
+        """
         held = self._seats.get(member.name)
+        if held is not None and member.incarnation < held.member.incarnation:
+            raise Conflict(f"{member.name} has been replaced by a later process")
+        if known is not None and self._is_news(known, now):
+            self._adopt(known, now)
+            held = self._seats.get(member.name)
         same = held is not None and held.member.incarnation == member.incarnation
         seat = held.member.seat if held is not None and same else STANDBY
         self._seats[member.name] = Seat(msgspec.structs.replace(member, seat=seat), now)
@@ -73,10 +89,27 @@ class Membership:
             # A new process under an old name knows nothing of what the old one had in memory.
             self._dispossess(member.name)
 
+    def _is_news(self, known: Assignment, now: float) -> bool:
+        """Whether it is a later word of a predecessor than the one we go by. Once we have decided for ourselves it is
+        too late for that.
+        """
+        began = any(self.assignment.owners) and now - self._began > RETURN_PATIENCE_S
+        foreign = (known.version < self._era and not began) or known.version > self.assignment.version
+        return foreign and known.version > self._adopted and len(known.owners) == self._partitions
+
     def _adopt(self, known: Assignment, now: float) -> None:
         """We were restarted: the last word of our predecessor holds, and those it knew are expected back."""
-        self.assignment = Assignment(known.version, known.owners, known.members)
+        self._adopted = known.version
+        version = max(known.version, self.assignment.version) + 1
+        self.assignment = Assignment(version, list(known.owners), list(known.members))
         self.draining |= set(known.draining)
+        # What we decided before we knew is void: who owned nothing by then has no seat.
+        self._moving.clear()
+        for seat in self._seats.values():
+            seat.member = msgspec.structs.replace(seat.member, seat=STANDBY)
+        seats = {member.name: seat_name(member) for member in known.members if member.seat != STANDBY}
+        self._targets_of, self._targets = (), [seats.get(owner, "") for owner in known.owners]
+        self._told = self._said()
         for member in known.members:
             if member.name not in self._seats:
                 self._seats[member.name] = Seat(member, now, False, now, now + RETURN_PATIENCE_S)
@@ -114,8 +147,6 @@ class Membership:
     def decide(self, now: float) -> dict[str, list[int]]:
         """Bring the assignment up to date (a new version, where it changes); returns what to ask of whom to release."""
         self._excuse_our_own_absence(now)
-        known = self.assignment
-        before = (list(known.owners), known.members, list(known.moving), known.draining)
         alive = {name: seat for name, seat in self._seats.items() if self._alive(seat, now)}
         self._forget_the_dead(alive)
         for name in {owner for owner in self.assignment.owners if owner and owner not in alive}:
@@ -123,16 +154,28 @@ class Membership:
         self._take_seats(alive)
         releases = self._move(alive, now)
         members = sorted((seat.member for seat in alive.values()), key=lambda member: member.name)
-        known.members, known.moving, known.draining = members, sorted(self._moving), sorted(self.draining)
-        if before != (known.owners, members, known.moving, known.draining):
-            known.version += 1
+        self.assignment.members, self.assignment.moving = members, sorted(self._moving)
+        self.assignment.draining = sorted(self.draining)
+        if self._told != self._said():
+            self._told = self._said()
+            self.assignment.version += 1
         return releases
 
+    def _said(self) -> tuple[list[str], list[Member], list[int], list[str]]:
+        """What members are told, but for the version."""
+        told = self.assignment
+        return list(told.owners), told.members, told.moving, told.draining
+
     def _excuse_our_own_absence(self, now: float) -> None:
-        """Beats that came while this process stood still have not been counted yet: that is nobody's death."""
-        if now - self._decided_at > ABSENCE_S:
+        """What came while this process stood still has not been read yet: that is nobody's death, and no refusal."""
+        absence_s = now - self._decided_at
+        if absence_s > ABSENCE_S:
             for seat in self._seats.values():
                 seat.last_beat = max(seat.last_beat, now)
+                if seat.awaited_until:
+                    seat.awaited_until += absence_s
+            for partition in self._moving:
+                self._moving[partition] += absence_s
         self._decided_at = now
 
     def _alive(self, seat: Seat, now: float) -> bool:
@@ -170,6 +213,8 @@ class Membership:
         seated = {seat_name(s.member): s.member.name for s in alive.values() if s.member.seat != STANDBY}
         if not seated or not self._enough(len(seated), now):
             return {}
+        # Those we have only heard of may bring later news of who owns what.
+        waiting = any(seat.awaited_until for seat in alive.values())
         releases: dict[str, list[int]] = {}
         owners = self.assignment.owners
         for partition, seat in enumerate(self._target(tuple(sorted(seated)))):
@@ -181,7 +226,7 @@ class Membership:
                 # One that is being given up is waited for, even if its owner is to have it back: only then is it known
                 # to be closed there, and opened again.
                 continue
-            elif self._moves_of(owner) < MOVES_MAX_AT_ONCE:
+            elif self._moves_of(owner) < MOVES_MAX_AT_ONCE and not waiting:
                 self._moving[partition] = now + RELEASE_TIMEOUT_S
                 releases.setdefault(owner, []).append(partition)
         return releases
@@ -191,7 +236,7 @@ class Membership:
 
     def _target(self, seats: tuple[str, ...]) -> list[str]:
         if seats != self._targets_of:
-            self._targets_of, self._targets = seats, assign(self._partitions, list(seats))
+            self._targets_of, self._targets = seats, assign(self._partitions, list(seats), self._targets)
         return self._targets
 
     def _enough(self, seated: int, now: float) -> bool:

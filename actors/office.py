@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,15 +13,14 @@ import msgspec
 
 from actors import wire
 from actors.assignment import Assignment, Member, encode_assignment
-from actors.membership import Membership
+from actors.membership import RELEASE_TIMEOUT_S, Membership
 from actors.wire import Disconnected, Link, Listener
-from hub.errors import BadRequest, HubError
+from hub.errors import BadRequest, HubError, Unavailable
 
 log = logging.getLogger("hub.directory")
 
 DECIDE_EVERY_S = 0.05
 _joins = msgspec.msgpack.Decoder(tuple[Member, Assignment | None])
-_numbers = msgspec.msgpack.Decoder(list[int])
 _texts = msgspec.msgpack.Decoder(str)
 encode = msgspec.msgpack.Encoder().encode
 
@@ -39,10 +39,13 @@ class Office:
         now: Callable[[], float] | None = None,
     ) -> None:
         self._now = now or asyncio.get_running_loop().time
-        self.membership = Membership(partitions, seats=seats, expected=expected, now=self._now())
+        era = time.time_ns() // 1_000_000
+        self.membership = Membership(partitions, seats=seats, expected=expected, now=self._now(), era=era)
         self.address = ("", 0)
         self.stopping = False
         self._listener = Listener(secret, "directory", self._serve, on_lost=self._lost)
+        self._joined: dict[str, Link] = {}
+        """Where each member is to be told. One that has only introduced itself is nobody yet."""
         self._told = -1
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -71,20 +74,26 @@ class Office:
 
     def _serve(self, link: Link, kind: int, payload: bytes) -> Awaitable[bytes] | None:
         if kind == wire.BEAT:
-            self.membership.beat(link.peer, self._now())
+            if self._joined.get(link.peer) is link:
+                self.membership.beat(link.peer, self._now())
             return None
         if kind == wire.JOIN:
-            return self._join(payload)
+            return self._join(link, *_joins.decode(payload))
         if kind == wire.ROSTER:
             return self._roster()
         if kind == wire.LEAVE:
             return self._leave(_texts.decode(payload))
         raise BadRequest(f"the directory does not take frames of kind {kind}")
 
-    async def _join(self, payload: bytes) -> bytes:
-        member, known = _joins.decode(payload)
-        log.info("%s on %s has joined", member.name, member.node)
+    async def _join(self, link: Link, member: Member, known: Assignment | None) -> bytes:
+        """Raises Conflict where a later process has that name, BadRequest where the name is not its own."""
+        if member.name != link.peer:
+            raise BadRequest(f"{link.peer} cannot join as {member.name}")
+        if not link.open:
+            raise Unavailable(f"{member.name} has left already")
         self.membership.join(member, known, self._now())
+        self._joined[member.name] = link
+        log.info("%s on %s has joined", member.name, member.node)
         self._decide()
         return encode_assignment(self.membership.assignment)
 
@@ -108,6 +117,9 @@ class Office:
         return encode(self.status())
 
     def _lost(self, link: Link) -> None:
+        if self._joined.get(link.peer) is not link:
+            return
+        del self._joined[link.peer]
         log.warning("%s is gone", link.peer)
         self.membership.lost(link.peer, self._now())
         self._wake.set()
@@ -122,7 +134,10 @@ class Office:
             except TimeoutError:
                 pass
             self._wake.clear()
-            self._decide()
+            try:
+                self._decide()
+            except Exception:
+                log.exception("deciding failed; what was decided before still holds")
 
     def _decide(self) -> None:
         releases = self.membership.decide(self._now())
@@ -135,17 +150,20 @@ class Office:
                 self._spawn(self._release(shard, partition))
 
     def _tell_all(self, assignment: bytes) -> None:
-        for link in list(self._listener.links.values()):
+        for link in list(self._joined.values()):
             try:
                 link.push(wire.ASSIGNMENT, assignment)
             except Disconnected:
                 pass  # it asks anew when it is back
 
     async def _release(self, shard: str, partition: int) -> None:
-        link = self._listener.links.get(shard)
+        link = self._joined.get(shard)
         try:
             if link is not None:
-                await link.call(wire.RELEASE, encode([partition]))
+                async with asyncio.timeout(RELEASE_TIMEOUT_S):
+                    await link.call(wire.RELEASE, encode([partition]))
+        except TimeoutError:
+            return  # it is dispossessed by now
         except (Disconnected, HubError) as error:
             log.warning("%s did not release partition %d: %s", shard, partition, error or type(error).__name__)
         self.membership.released(shard, [partition])
@@ -155,6 +173,3 @@ class Office:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-decode_numbers = _numbers.decode

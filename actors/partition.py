@@ -39,6 +39,7 @@ LOAD_MAX_STREAMS = 512
 REPLAY_CHUNK_EVENTS = 500
 RECOVER_BACKOFF_FIRST_S = 0.05
 RECOVER_BACKOFF_MAX_S = 1.0
+RECOVER_QUIETLY_FOR_S = 0.5
 
 
 class Phase(Enum):
@@ -101,6 +102,8 @@ class Partition:
         self._settled: list[tuple[int, asyncio.Future[None]]] = []
         self._unsure_serial = 0
         """Batches up to this one hold events of an activation that was dropped: load nothing before they settle."""
+        self._retiring = False
+        """It is being given up, and does not become active again."""
         self._trouble: StoreUnavailable | None = None
         """What the store said when the partition last tried to recover."""
         self._owned = asyncio.Event()
@@ -123,6 +126,7 @@ class Partition:
 
     def retire(self) -> None:
         """Take no more commands; what was decided is still committed."""
+        self._retiring = True
         if self.phase is Phase.ACTIVE:
             self.phase = Phase.RETIRING
 
@@ -399,6 +403,8 @@ class Partition:
         self._owned.clear()
         self._discard(error)
         self._spawn(self._recover())
+        # A store that is down may also take its time to say so again.
+        asyncio.get_running_loop().call_later(RECOVER_QUIETLY_FOR_S, self._give_up_waiting, error)
 
     def _discard(self, error: HubError) -> None:
         doomed = [batch for batch in (self._in_flight, self._open) if batch is not None]
@@ -433,12 +439,14 @@ class Partition:
             self.durable = owned.next_offset - 1
             self._restart_at(owned.next_offset)
             self._trouble = None
-            self.phase = Phase.ACTIVE
+            self.phase = Phase.RETIRING if self._retiring else Phase.ACTIVE
             if missed:
                 self._on_entries(self, missed)
 
     def _give_up_waiting(self, trouble: StoreUnavailable) -> None:
         """The store is down for longer than a moment: tell those who wait for a stream to be loaded, too."""
+        if self.phase is not Phase.RECOVERING:
+            return
         self._trouble = trouble
         for activation in list(self._to_load.values()):
             self._drop(activation, trouble)

@@ -52,6 +52,8 @@ class Router:
         self._on_link = on_link
         self._on_feeds = on_feeds
         self._links: dict[str, Link] = {}
+        self._linked: dict[str, Member] = {}
+        """Whom each link was made to: a name may come back as another process."""
         self._connecting: dict[str, asyncio.Task[None]] = {}
         self.lanes = Lanes(partitions, self._submit, lambda shard: None)
         self.directory = Follower(member, secret=secret, find=find_directory, on_assignment=self._assigned)
@@ -70,19 +72,19 @@ class Router:
                 task.cancel()
         for link in self._links.values():
             link.close()
+        self.lanes.close()
 
     # --- following the directory ----------------------------------------------------------------------------------
 
     def _assigned(self, assignment: Assignment) -> None:
-        if not all(assignment.owners):
-            # Somebody died and nobody can take over yet: what is under way there waits where it is.
-            return
         shards = {member.name: member for member in assignment.shards()}
-        self.lanes.assign(assignment.owners, set(shards))
+        # Where somebody died and nobody can take over yet, what is under way there waits where it is.
+        if all(assignment.owners):
+            self.lanes.assign(assignment.owners, set(shards))
         for name, link in list(self._links.items()):
-            if name not in shards:
-                del self._links[name]
-                link.close()
+            if name not in shards or _elsewhere(self._linked[name], shards[name]):
+                del self._links[name], self._linked[name]
+                link.drop("its process is gone, or has been replaced")
         for member in shards.values():
             self._connect_soon(member)
 
@@ -91,6 +93,13 @@ class Router:
         if (link is None or not link.open) and (task is None or task.done()):
             task = asyncio.get_running_loop().create_task(self._connect(member.name))
             self._connecting[member.name] = task
+            task.add_done_callback(lambda done, name=member.name: self._connected(name, done))  # type: ignore[misc]
+
+    def _connected(self, name: str, task: asyncio.Task[None]) -> None:
+        if self._connecting.get(name) is task:
+            del self._connecting[name]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("connecting to %s failed", name, exc_info=error)
 
     async def _connect(self, name: str) -> None:
         """Until it is connected, or gone from the assignment."""
@@ -102,12 +111,13 @@ class Router:
             except (OSError, TimeoutError, Disconnected):
                 await asyncio.sleep(RECONNECT_EVERY_S)
                 continue
-            if link.peer == name:
+            now = self._member(name)
+            if link.peer == name and link.open and now is not None and not _elsewhere(member, now):
                 link.on_lost = self._lost
-                self._links[name] = link
+                self._links[name], self._linked[name] = link, member
                 self._on_link(name)
                 return
-            link.close()  # its port belongs to somebody else by now
+            link.close()  # its port belongs to somebody else by now, or it is gone already
             await asyncio.sleep(RECONNECT_EVERY_S)
 
     def _member(self, name: str) -> Member | None:
@@ -115,7 +125,7 @@ class Router:
 
     def _lost(self, link: Link) -> None:
         if self._links.get(link.peer) is link:
-            del self._links[link.peer]
+            del self._links[link.peer], self._linked[link.peer]
             member = self._member(link.peer)
             if member is not None:
                 self._connect_soon(member)
@@ -193,3 +203,8 @@ class Router:
                 return await self._link(shard).call(kind, encode(payload))
         except (Disconnected, TimeoutError) as error:
             raise Unavailable(f"{shard or 'its shard'} is being replaced", retry_after_s=1) from error
+
+
+def _elsewhere(linked: Member, member: Member) -> bool:
+    """Whether a name is another process by now, or listens at another place."""
+    return (linked.incarnation, linked.host, linked.port) != (member.incarnation, member.host, member.port)

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from actors.decision import Decision
 from hub import commands as c
-from hub.errors import Conflict, NotFound, RevisionConflict
+from hub.errors import Conflict, InvalidFields, NotFound, RevisionConflict
 from hub.events import Content, Event, SettingChanged, SettingRemoved
 from hub.model import TenantImage, TenantState
+from hub.settings import KINDS, Tenant, tenant_in
 
+TENANT = KINDS[Tenant]
 SETTINGS_MAX_OF_A_KIND = 10_000
 
 
@@ -38,9 +42,27 @@ def _put(state: TenantState, command: c.PutSetting) -> Decision:
         id=command.id,
         revision=abs(revision) + 1,
         by=command.by.id,
+        spread=_spread(state, command) if command.kind == TENANT else 1,
         content=Content(document=command.document),
     )
     return Decision([event], revision=event.revision)
+
+
+def _spread(state: TenantState, command: c.PutSetting) -> int:
+    """Over how many partitions the tenant is to be spread. Raises Conflict where that would be a change."""
+    try:
+        described = tenant_in(command.document)
+    except msgspec.MsgspecError as error:
+        raise InvalidFields(f"tenant {command.id} cannot be read: {error}") from None
+    if not described.id == command.id == state.tenant:
+        raise Conflict(f"tenant {state.tenant} describes itself only, not {command.id}")
+    # Removed and made again is still the same tenant: its customers are where they were.
+    if TENANT in state.settings and described.spread != state.spread:
+        raise Conflict(
+            f"tenant {state.tenant} is spread over {state.spread} partitions since it was created; "
+            f"leave spread at {state.spread}, or create another tenant"
+        )
+    return described.spread
 
 
 def _remove(state: TenantState, command: c.RemoveSetting) -> Decision:
@@ -62,6 +84,8 @@ def apply(image: TenantImage, event: Event, at: int) -> None:
     state.created_at = state.created_at or at
     if isinstance(event, SettingChanged):
         state.settings.setdefault(event.kind, {})[event.id] = event.revision
+        if event.kind == TENANT:
+            state.spread = event.spread
     elif isinstance(event, SettingRemoved):
         # A negative revision is a grave: a setting made again under the same name must count on from it.
         state.settings.setdefault(event.kind, {})[event.id] = -event.revision

@@ -40,6 +40,12 @@ BACKLOG_MAX_BYTES = 64 * 1024 * 1024
 CONNECT_TIMEOUT_S = 5.0
 # A peer behind a cut cable acknowledges nothing and closes nothing: the kernel gives up for us.
 UNACKNOWLEDGED_MAX_MS = 5_000
+# Neither does one that nothing is said to, unless it is asked now and then.
+KEEPALIVE_IDLE_S = 10
+KEEPALIVE_EVERY_S = 2
+KEEPALIVE_MAX_PROBES = 3
+INTRODUCTION_TIMEOUT_S = 5.0
+"""How long a stranger may hold a connection."""
 _HEAD = struct.Struct(">IB")
 _NUMBER = struct.Struct(">I")
 NONCE_BYTES = PROOF_BYTES = 16
@@ -93,8 +99,8 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are not of the class, but of its kind
         raw = transport.get_extra_info("socket")
-        if raw is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MAX_MS)
+        if raw is not None:
+            _notice_silence(raw)
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer
@@ -163,15 +169,19 @@ class Link(asyncio.Protocol):
     # --- frames ---------------------------------------------------------------------------------------------------
 
     def _take(self, kind: int, payload: bytes) -> None:
-        [number] = _NUMBER.unpack_from(payload)
-        rest = payload[_NUMBER.size :]
-        if kind in (ANSWER, REFUSAL):
-            self._answered(kind, number, rest)
-            return
         try:
+            [number] = _NUMBER.unpack_from(payload)
+            rest = payload[_NUMBER.size :]
+            if kind in (ANSWER, REFUSAL):
+                self._answered(kind, number, rest)
+                return
             reply = self._serve(self, kind, rest)
-        except (msgspec.MsgspecError, HubError) as error:
+        except (struct.error, msgspec.MsgspecError, HubError) as error:
             self.drop(f"a frame of kind {kind} cannot be understood: {error}")
+            return
+        except Exception:
+            log.exception("a frame of %s could not be taken", self.peer)
+            self.drop(f"a frame of kind {kind} was lost on us")
             return
         if reply is not None:
             task = asyncio.get_running_loop().create_task(self._reply(number, reply))
@@ -220,15 +230,31 @@ class Link(asyncio.Protocol):
             self._waiting.pop(number, None)
 
 
+def _notice_silence(raw: socket.socket) -> None:
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MAX_MS)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_EVERY_S)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_MAX_PROBES)
+
+
 class _ListenerEnd(Link):
     def __init__(self, listener: Listener) -> None:
         super().__init__(listener.secret, listener.name, listener.serve)
         self._listener = listener
-        self.on_lost = listener.lost
+        self.on_lost = listener.on_lost
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._listener.links.add(self)
         self._write(NONCE, self._nonce)
+        self._patience = asyncio.get_running_loop().call_later(INTRODUCTION_TIMEOUT_S, self.drop, "it says nothing")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._patience.cancel()
+        self._listener.links.discard(self)
+        super().connection_lost(exc)
 
     def _introduce(self, kind: int, payload: bytes) -> None:
         proven, nonce = payload[:PROOF_BYTES], payload[PROOF_BYTES : PROOF_BYTES + NONCE_BYTES]
@@ -237,8 +263,8 @@ class _ListenerEnd(Link):
         if kind != HELLO or not caller or not hmac.compare_digest(proven, expected):
             self.drop("it does not know the secret")
             return
+        self._patience.cancel()
         self._known(caller)
-        self._listener.links[caller] = self
         self._write(WELCOME, proof(self._secret, "listener", nonce, self._name), self._name.encode())
 
 
@@ -261,6 +287,7 @@ class _CallerEnd(Link):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.welcome.done():
             self.welcome.set_exception(Disconnected())
+            self.welcome.exception()  # whoever connects may have given up by now
         super().connection_lost(exc)
 
 
@@ -278,7 +305,10 @@ async def connect(host: str, port: int, *, secret: bytes, name: str, serve: Serv
 
 
 class Listener:
-    """Where others connect to this process. `links` are those who have introduced themselves, by name."""
+    """Where others connect to this process. One name may be there twice: who came back, and what it left behind.
+
+    `on_lost` is told of every link that had introduced itself.
+    """
 
     def __init__(
         self, secret: bytes, name: str, serve: Serve, *, on_lost: Callable[[Link], None] | None = None
@@ -286,8 +316,8 @@ class Listener:
         self.secret = secret
         self.name = name
         self.serve = serve
-        self.links: dict[str, Link] = {}
-        self._on_lost = on_lost
+        self.links: set[Link] = set()
+        self.on_lost = on_lost
         self._server: asyncio.Server | None = None
 
     async def open(self, host: str) -> int:
@@ -296,14 +326,8 @@ class Listener:
         self._server = await loop.create_server(lambda: _ListenerEnd(self), host, 0)
         return int(self._server.sockets[0].getsockname()[1])
 
-    def lost(self, link: Link) -> None:
-        if self.links.get(link.peer) is link:
-            del self.links[link.peer]
-            if self._on_lost is not None:
-                self._on_lost(link)
-
     def close(self) -> None:
         if self._server is not None:
             self._server.close()
-        for link in list(self.links.values()):
+        for link in list(self.links):
             link.close()

@@ -199,6 +199,8 @@ class CustomerChat:
         if error.fields:
             what["fields"] = error.fields
         what["retryable"] = error.retryable
+        if error.retry_after_s:
+            what["retry_after"] = round(error.retry_after_s, 3)
         self._session.write(dumps(what))
 
     def _say(self, request: frames.Message) -> None:
@@ -216,7 +218,7 @@ class CustomerChat:
             text=request.text,
             name=self._name,
         )
-        future = self._gateway.send(self._channel.tenant, self._stream, command)
+        future = self._gateway.receive(self._channel.tenant, self._stream, command)
         client_id = request.client_id
         future.add_done_callback(lambda done: self._answered(client_id, began, done.result()))
 

@@ -7,17 +7,20 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from actors.assignment import Member
+from actors.calls import refusal
 from actors.router import Router
 from api.accounts import Accounts
+from api.admission import Admission
 from api.auth import Auth
 from api.changes import Changes
 from api.fanout import Fanout
 from api.metrics import GatewayMetrics
+from api.placement import Placement
 from api.presence import Presence
 from api.sessions import GOING_AWAY, Session
 from hub import positions
 from hub.clock import SystemClock
-from hub.commands import Answer, Command, Done, GetConversation, Invocation, Refused
+from hub.commands import Answer, Command, Done, GetConversation, Invocation, ReceiveMessage, Refused
 from hub.config import Config
 from hub.errors import HubError, Internal, NotFound, from_code
 from hub.ids import (
@@ -26,7 +29,6 @@ from hub.ids import (
     is_customer,
     split_message,
     stream_partition,
-    tenant_partition,
     tenant_stream,
 )
 from hub.ports import Store
@@ -64,9 +66,11 @@ class Gateway:
             on_link=lambda shard: self.fanout.shard_connected(shard),
             on_feeds=lambda feeds: self.fanout.receive(feeds),
         )
-        self.fanout = Fanout(self.router, self.changes.heard)
+        self.placement = Placement(store.documents, store.partitions)
+        self.fanout = Fanout(self.router, self.changes.heard, self.placement.learn)
         self.presence = Presence(member.name, self.fanout, self.shared)
         self.limits = self.shared.buckets
+        self.admission = Admission(tenant_per_s=config.tenant_messages_per_second)
         self.metrics = GatewayMetrics()
         self.draining = False
         self.sessions: set[Session] = set()
@@ -77,7 +81,7 @@ class Gateway:
     async def start(self) -> None:
         await self.shared.start()
         await self.router.start()
-        for work in (self.fanout.run(), self.changes.run(), self.presence.run()):
+        for work in (self.fanout.run(), self.changes.run(), self.presence.run(), self.admission.run()):
             self._tasks.append(asyncio.get_running_loop().create_task(work))
 
     async def stop(self) -> None:
@@ -97,6 +101,15 @@ class Gateway:
 
     def send(self, tenant: str, stream: str, command: Command) -> asyncio.Future[Answer]:
         return self.router.send(Invocation(tenant, stream, command))  # type: ignore[arg-type]
+
+    def receive(self, tenant: str, stream: str, message: Command) -> asyncio.Future[Answer]:
+        """What came from outside: as `send`, where there is room for one more message of a customer."""
+        refused = self.admission.refusal(tenant) if isinstance(message, ReceiveMessage) else None
+        if refused is None:
+            return self.send(tenant, stream, message)
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer.set_result(refusal(refused))
+        return answer
 
     async def ask(self, tenant: str, stream: str, command: Command) -> Done:
         """The outcome of a command, durable. Raises the HubError it was refused with."""
@@ -129,10 +142,9 @@ class Gateway:
         return stream
 
     def stream_of_identity(self, tenant: str, identity: str) -> str:
-        """The customer an identity names, whether they ever wrote or not."""
-        home = tenant_partition(tenant, self.store.partitions)
+        """The customer an identity names, whether they ever wrote or not. Look a channel of the tenant up first."""
         secret = self.keyring.identity_secret
-        return customer_id(secret=secret, tenant=tenant, identity=identity, partition=home)
+        return customer_id(secret=secret, tenant=tenant, identity=identity, among=self.placement.of(tenant))
 
     def settings_stream(self, tenant: str) -> str:
         return tenant_stream(tenant)
@@ -141,27 +153,32 @@ class Gateway:
 
     async def views_ready(self, tenant: str) -> None:
         """Return once the views show every write that this gateway has acknowledged in the tenant."""
-        number = tenant_partition(tenant, self.store.partitions)
-        written = self._written.get(number, 0)
-        if written > self._reached.get(number, 0):
-            await self.router.reach(number, written)
-            self._reached[number] = max(written, self._reached.get(number, 0))
+        behind = [
+            self._views_at(number, self._written[number])
+            for number in await self.placement.learn(tenant)
+            if self._written.get(number, 0) > self._reached.get(number, 0)
+        ]
+        await asyncio.gather(*behind)
 
-    def promised(self, position: str) -> None:
-        """A session follows from `position` on: what came before it must be in the lists it loads next."""
-        for partition, offset in (positions.decode(position) or {}).items():
+    async def _views_at(self, partition: int, offset: int) -> None:
+        if offset > self._reached.get(partition, 0):
+            await self.router.reach(partition, offset)
+            self._reached[partition] = max(offset, self._reached.get(partition, 0))
+
+    def promised(self, offsets: dict[int, int]) -> None:
+        """A session follows from these on: what came before must be in the lists it loads next."""
+        for partition, offset in offsets.items():
             self._written[partition] = max(offset, self._written.get(partition, 0))
 
     async def position_of_views(self, tenant: str) -> str:
         """From where on to subscribe, after a list that is read later than this."""
-        number = tenant_partition(tenant, self.store.partitions)
-        return positions.one(number, await self.store.views.checkpoint(number))
+        partitions = await self.placement.learn(tenant)
+        offsets = await asyncio.gather(*(self.store.views.checkpoint(number) for number in partitions))
+        return positions.encode(dict(zip(partitions, offsets, strict=True)))
 
     async def reach(self, done: Done) -> None:
         """Return once the views and settings show what `done` speaks of."""
-        if done.offset > self._reached.get(done.partition, 0):
-            await self.router.reach(done.partition, done.offset)
-            self._reached[done.partition] = max(done.offset, self._reached.get(done.partition, 0))
+        await self._views_at(done.partition, done.offset)
 
     async def message_by_id(self, tenant: str, id: str) -> bytes:
         """A message's JSON, from the views. Raises NotFound."""
@@ -180,10 +197,11 @@ class Gateway:
         return agent if agent is not None and agent.tenant == tenant else None
 
     async def channel(self, id: str) -> Channel:
-        """A connected channel of any tenant. Raises NotFound."""
+        """A connected channel of any tenant, whose customers can be named from then on. Raises NotFound."""
         channel = await self.accounts.channel(id) if len(id) <= 128 else None
         if channel is None:
             raise NotFound(f"there is no channel {id[:80]!r}")
+        await self.placement.learn(channel.tenant)
         return channel
 
     async def own_channel(self, tenant: str, id: str) -> Channel:

@@ -14,9 +14,11 @@ from hub.settings import KINDS, SCOPES, Agent, ApiKey, Channel, Setting, Tenant
 SECRET = "demo-secret"
 PASSWORD = "demo"
 LOGINS = ("ana@demo.test", "luis@demo.test", "admin@demo.test")
+SPREAD_OVER_SHARDS = 8
 
 
-def settings_of_demo() -> list[Setting]:
+def settings_of_demo(spread: int) -> list[Setting]:
+    """`spread`: over how many partitions the first tenant's customers live."""
     hashed = hash_password(PASSWORD)
 
     def agent(id: str, name: str, tenant: str, role: str = "agent") -> Agent:
@@ -30,7 +32,7 @@ def settings_of_demo() -> list[Setting]:
         return ApiKey(id=key_id(f"{tenant}-key"), tenant=tenant, name="Demo", hint=f"{tenant}-key", scopes=list(SCOPES))
 
     return [
-        Tenant(id="demo", name="Demo"),
+        Tenant(id="demo", name="Demo", spread=spread),
         agent("agt_ana", "Ana Pérez", "demo"),
         agent("agt_luis", "Luis Romero", "demo"),
         agent("agt_admin", "Alex Admin", "demo", "administrator"),
@@ -58,7 +60,9 @@ async def seed(gateway: Gateway) -> None:
     """Make what is missing; what is there is left as it is."""
     system = Author("system", "demo", "Demo")
     last = {}
-    for setting in settings_of_demo():
+    # A tenant of one partition would leave every shard but one idle.
+    spread = min(SPREAD_OVER_SHARDS, gateway.store.partitions) if gateway.config.shards > 1 else 1
+    for setting in settings_of_demo(spread):
         kind = KINDS[type(setting)]
         if isinstance(setting, Agent):
             await gateway.accounts.claim(EMAIL_CLAIM, setting.email, f"{setting.tenant}/{setting.id}")

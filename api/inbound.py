@@ -52,6 +52,9 @@ async def _take(gateway: Gateway, channel_id: str, scope: Scope, receive: Receiv
     client = scope.get("client")
     if not (gateway.config.demo and client and is_loopback(client[0])):
         await gateway.limits.take(f"{who.type}:{who.id}")
+    late = gateway.admission.late(who.tenant)
+    if late is not None:
+        raise late
     body = await read_body(receive)
     channel = await gateway.own_channel(who.tenant, channel_id)
     if channel.kind != "api":
@@ -80,7 +83,7 @@ def credential(headers: Mapping[bytes, str]) -> str:
 
 async def _submit(gateway: Gateway, tenant: str, items: list[Inbound | HubError]) -> list[Result]:
     futures: list[asyncio.Future[Answer] | None] = [
-        gateway.send(tenant, gateway.stream_of_identity(tenant, item.identity), item.command)
+        gateway.receive(tenant, gateway.stream_of_identity(tenant, item.identity), item.command)
         if isinstance(item, Inbound)
         else None
         for item in items

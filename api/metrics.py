@@ -70,6 +70,13 @@ class GatewayMetrics:
         self.published = Gauge(
             "hub_publications", "Events passed on to this gateway's sessions", registry=self.registry
         )
+        self.not_admitted = Gauge(
+            "hub_not_admitted_messages", "Customer messages refused since there was no room", registry=self.registry
+        )
+        self.waiting = Gauge("hub_waiting_commands", "Commands on their way to shards", registry=self.registry)
+        self.lag_seconds = Gauge(
+            "hub_loop_lag_seconds", "How late this gateway's event loop runs", registry=self.registry
+        )
         self.cpu = Gauge(
             "hub_process_cpu_seconds", "CPU time of each process of the hub", ["process"], registry=self.registry
         )

@@ -85,12 +85,14 @@ async def _run(config: Config, supervisor: Supervisor, began: float) -> int:
     loop = asyncio.get_running_loop()
     try:
         supervisor.start()
+        # Now, since Ray has set handlers of its own; and not later: the gateways may be found ready, and we be told to
+        # stop, before we have noticed.
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, stop.set)
         await supervisor.ready()
     except Exception as error:
         print(f"hub: cannot start: {_reason(error)}", file=sys.stderr)
         return 1
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
     _announce(config, time.monotonic() - began)
     watching = loop.create_task(supervisor.watch(stop))
     await stop.wait()

@@ -18,7 +18,7 @@ from api.asgi import Receive, Scope, Send
 from api.auth import Principal
 from api.changes import Admission
 from api.context import Gateway
-from api.fanout import INBOX, Subscription, frame
+from api.fanout import INBOX, Subscription
 from api.presence import Attendance
 from api.sessions import Session
 from hub import positions
@@ -229,18 +229,15 @@ class AgentStream:
         try:
             now = await fanout.subscribe(tenant, subscription)
             self._gateway.promised(now)
-            missed: list[Publication] | None = []
-            if since is not None:
-                missed = await fanout.missed(tenant, topic, since, now)
-            recovered = missed is not None
-            start = since if recovered and since is not None else now
+            past = await fanout.past(tenant, topic, since) if since is not None else None
+            start = positions.encode(now) if past is None else since
+            recovered = past is not None or since is None
             self._session.write(
                 dumps({"type": "subscribed", "topic": topic, "position": start, "recovered": recovered})
             )
-            partition = next(iter(positions.decode(now) or {0: 0}))
-            for item in missed or ():
-                self._session.write(frame(topic, item, positions.one(partition, item.offset)))
-            fanout.caught_up(subscription, positions.latest(now, start))
+            for text in past.frames() if past is not None else ():
+                self._session.write(text)
+            fanout.caught_up(subscription, now if past is None else past.until)
             await self._show_who_is_there(topic)
         except HubError as error:
             fanout.unsubscribe(tenant, subscription)

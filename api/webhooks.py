@@ -42,15 +42,19 @@ async def _challenge(gateway: Gateway, channel_id: str, scope: Scope, send: Send
 
 async def _deliver(gateway: Gateway, channel_id: str, scope: Scope, receive: Receive, send: Send) -> None:
     began = time.perf_counter()
-    body = await read_body(receive, WEBHOOK_MAX_BYTES)
     channel = await gateway.channel(channel_id)
+    late = gateway.admission.late(channel.tenant)
+    if late is not None:
+        raise late
+    body = await read_body(receive, WEBHOOK_MAX_BYTES)
     adapter = adapter_for(channel.kind)
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     adapter.verify(channel, headers, body)
     delivery = adapter.parse(channel, body, gateway.clock.now())
     tenant = channel.tenant
     futures = [
-        gateway.send(tenant, gateway.stream_of_identity(tenant, item.identity), item.command) for item in delivery.items
+        gateway.receive(tenant, gateway.stream_of_identity(tenant, item.identity), item.command)
+        for item in delivery.items
     ]
     refusals = []
     for answer in await asyncio.gather(*futures):

@@ -61,6 +61,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--drain", type=float, default=30, help="seconds to wait for the last answers")
     parser.add_argument("--no-journal", action="store_true", help="leave out the check against the REST API")
     parser.add_argument("--tolerate-errors", action="store_true", help="exit 0 although some requests were refused")
+    parser.add_argument(
+        "--give-up", action="store_true", help="path ws: do not send again what is refused; count it as refused"
+    )
     parser.add_argument("--json-out", help="write the report here too")
     return parser.parse_args(argv)
 
@@ -128,7 +131,7 @@ async def flood(args: argparse.Namespace) -> dict[str, Any]:
 
 def _path(args: argparse.Namespace, channel: str, run: str, ledger: Ledger) -> Path:
     if args.path == "ws":
-        return WebChat(args.url, channel, run, ledger)
+        return WebChat(args.url, channel, run, ledger, gives_up=args.give_up)
     if args.path == "inbound":
         return Inbound(args.url, channel, run, ledger, args.connections, args.key, args.batch)
     return WhatsApp(args.url, channel, run, ledger, args.connections)
@@ -152,8 +155,9 @@ async def _offer(args: argparse.Namespace, path: Path, ledgers: list[Ledger]) ->
 async def _drain(args: argparse.Namespace, ledgers: list[Ledger]) -> None:
     give_up = time.perf_counter() + args.drain
     while time.perf_counter() < give_up:
-        acked, delivered = all(ledgers[0].acked_at), all(all(ledger.delivered_at) for ledger in ledgers)
-        if acked and delivered:
+        for other in ledgers[1:]:
+            other.acked_at, other.refused = ledgers[0].acked_at, ledgers[0].refused
+        if all(ledger.complete() for ledger in ledgers):
             break
         await asyncio.sleep(0.05)
     await asyncio.sleep(0.3)  # anything delivered twice would come now
@@ -175,10 +179,11 @@ def _per_message(before: float | None, after: float | None, count: int) -> float
 async def _truth(args: argparse.Namespace, channel: str, mark: str, ledger: Ledger) -> dict[str, Any]:
     """sent = acked = journal = delivered, each message by its number."""
     wrong = []
-    if ledger.acked != len(ledger.intended):
-        wrong.append(f"offered {len(ledger.intended)} but acked {ledger.acked}")
-    if ledger.delivered != len(ledger.intended):
-        wrong.append(f"offered {len(ledger.intended)} but delivered {ledger.delivered}")
+    taken = len(ledger.intended) - len(ledger.refused)
+    if ledger.acked != taken:
+        wrong.append(f"offered {len(ledger.intended)}, refused {len(ledger.refused)} but acked {ledger.acked}")
+    if ledger.delivered != taken:
+        wrong.append(f"offered {len(ledger.intended)}, refused {len(ledger.refused)} but delivered {ledger.delivered}")
     if args.no_journal:
         return {"journal": None, "truth": wrong or "ok"}
     found = await numbers_in_journal(args.url, args.key, channel, mark)

@@ -18,6 +18,8 @@ class Ledger:
         self.out_of_order = 0
         self.errors = 0
         self.retries = 0
+        self.refused: set[int] = set()
+        """Told to come back later, and given up."""
         self._last_n = [-1] * conversations
         self._last_seq = [0] * conversations
 
@@ -56,7 +58,9 @@ class Ledger:
         return sum(1 for acked, seen in zip(self.acked_at, self.delivered_at, strict=True) if acked and not seen)
 
     def complete(self) -> bool:
-        return all(self.acked_at) and all(self.delivered_at)
+        """Nothing is waited for any more."""
+        done = sum(1 for at in self.delivered_at if at)
+        return done + len(self.refused) >= len(self.intended) and self.acked + len(self.refused) >= len(self.intended)
 
     def report(self) -> dict[str, Any]:
         return {
@@ -65,6 +69,7 @@ class Ledger:
             "delivered": self.delivered,
             "errors": self.errors,
             "retries": self.retries,
+            "refused": len(self.refused),
             "lost": self.lost,
             "doubled": self.doubled,
             "out_of_order": self.out_of_order,

@@ -34,9 +34,9 @@ class Path(Protocol):
 
 
 class WebChat:
-    def __init__(self, url: str, channel: str, run: str, ledger: Ledger) -> None:
+    def __init__(self, url: str, channel: str, run: str, ledger: Ledger, *, gives_up: bool = False) -> None:
         target = f"{url.replace('http', 'ws', 1)}/v1/chat/{channel}"
-        self.customers = [Customer(target, run, n, ledger) for n in range(ledger.conversations)]
+        self.customers = [Customer(target, run, n, ledger, gives_up=gives_up) for n in range(ledger.conversations)]
 
     async def open(self) -> None:
         slots = asyncio.Semaphore(CONNECT_MAX_AT_ONCE)

@@ -140,6 +140,13 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "requests_per_minute", 1000, _integer(1, 10_000_000), "a number from 1 to 10000000", "rate limit of one client"
     ),
+    Option(
+        "tenant_messages_per_second",
+        0,
+        _integer(0, 1_000_000),
+        "a number from 0 to 1000000",
+        "most that one tenant's customers may send through one gateway (0: no bound but a fair share)",
+    ),
     Option("whatsapp_api", None, _http_url, "an http(s) URL", "where the WhatsApp Cloud API is called"),
     Option("telegram_api", None, _http_url, "an http(s) URL", "where the Telegram Bot API is called"),
     Option("twilio_api", None, _http_url, "an http(s) URL", "where Twilio is called"),
@@ -170,6 +177,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     secret_key: str | None
     log_level: str
     requests_per_minute: int
+    tenant_messages_per_second: int
     whatsapp_api: str | None
     telegram_api: str | None
     twilio_api: str | None

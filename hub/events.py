@@ -139,12 +139,13 @@ class ConversationRead(Event, tag="conversation.read"):
 
 
 class SettingChanged(Event, tag="setting.changed"):
-    """`content.document` is the setting's encoded form."""
+    """`content.document` is the setting's encoded form. `spread` is a tenant's, repeated in the clear: it never changes."""
 
     kind: str
     id: str
     revision: int
     by: str | None = None
+    spread: int = 1
 
 
 class SettingRemoved(Event, tag="setting.removed"):

@@ -8,6 +8,9 @@ A customer's id is derived from the identity (channel address), never drawn: fif
 messages from one new number name the same customer without asking anybody. The hash is keyed with a
 secret of the store, so an id does not give a phone number away.
 
+The same hash says in which of its tenant's partitions the customer lives. A tenant has one, its home, or is
+*spread* over several, chosen when it is created: were that to change, an identity would name another customer.
+
 A *stream* is the unit that is loaded, ordered and sealed together: one customer with all their
 conversations (`cus_…`), or one tenant's settings (`ten_{tenant}`).
 """
@@ -22,6 +25,7 @@ from functools import lru_cache
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUE = {c: i for i, c in enumerate(_ALPHABET)}
 PARTITIONS_MAX = 4096
+SPREAD_MAX_PARTITIONS = 64
 TENANT_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
 _CUSTOMER = re.compile(rf"^cus_[{_ALPHABET}]{{19}}$")
 _CONVERSATION = re.compile(rf"^cnv_([{_ALPHABET}]{{19}})-([1-9][0-9]{{0,8}})$")
@@ -48,14 +52,22 @@ def tenant_partition(tenant: str, partitions: int) -> int:
     return int.from_bytes(hashlib.blake2b(tenant.encode(), digest_size=8).digest(), "big") % partitions
 
 
+@lru_cache(maxsize=65_536)
+def partitions_of(tenant: str, spread: int, partitions: int) -> tuple[int, ...]:
+    """Where a tenant's customers live, its home first: `spread` neighbours, or all there are in a smaller store."""
+    home = tenant_partition(tenant, partitions)
+    return tuple((home + i) % partitions for i in range(min(spread, partitions)))
+
+
 def tenant_stream(tenant: str) -> str:
     return f"ten_{tenant}"
 
 
-def customer_id(*, secret: bytes, tenant: str, identity: str, partition: int) -> str:
-    """The customer that `identity` (such as `tel:+584120000000`) names in `tenant`."""
+def customer_id(*, secret: bytes, tenant: str, identity: str, among: tuple[int, ...]) -> str:
+    """The customer that `identity` (such as `tel:+584120000000`) names in `tenant`, which lives `among` these partitions."""
     digest = hashlib.blake2b(f"{tenant}\0{identity}".encode(), digest_size=10, key=secret).digest()
-    return f"cus_{crockford(partition, 3)}{crockford(int.from_bytes(digest, 'big'), 16)}"
+    number = int.from_bytes(digest, "big")
+    return f"cus_{crockford(among[number % len(among)], 3)}{crockford(number, 16)}"
 
 
 def conversation_id(customer: str, ordinal: int) -> str:

@@ -218,6 +218,8 @@ class TenantState(msgspec.Struct, kw_only=True, omit_defaults=True):
     name: str | None = None
     settings: dict[str, dict[str, int]] = {}
     """kind → id → revision. The settings themselves are documents, projected from the journal."""
+    spread: int = 1
+    """What the tenant's own setting said first. It counts once there is one."""
 
 
 class TenantImage(msgspec.Struct, kw_only=True):

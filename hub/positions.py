@@ -8,27 +8,29 @@ from __future__ import annotations
 
 import re
 
-_TOKEN = re.compile(r"^\d{1,4}-\d{1,18}(_\d{1,4}-\d{1,18}){0,63}$")
+from hub.ids import SPREAD_MAX_PARTITIONS
+
+_TOKEN = re.compile(rf"\d{{1,4}}-\d{{1,18}}(_\d{{1,4}}-\d{{1,18}}){{0,{SPREAD_MAX_PARTITIONS - 1}}}", re.ASCII)
 
 
 def encode(offsets: dict[int, int]) -> str:
     return "_".join(f"{partition}-{offset}" for partition, offset in sorted(offsets.items()))
 
 
-def one(partition: int, offset: int) -> str:
-    """The position of a tenant that lives in a single partition."""
-    return f"{partition}-{offset}"
-
-
-def latest(one: str, other: str) -> str:
-    """The position of one who has seen what either has."""
-    first, second = decode(one) or {}, decode(other) or {}
-    return encode({p: max(first.get(p, 0), second.get(p, 0)) for p in first | second})
+def around(offsets: dict[int, int], partition: int) -> tuple[str, str]:
+    """What stands before and after `{partition}-{offset}` in a position whose other parts are these."""
+    before = after = ""
+    for other, offset in sorted(offsets.items()):
+        if other < partition:
+            before += f"{other}-{offset}_"
+        elif other > partition:
+            after += f"_{other}-{offset}"
+    return before, after
 
 
 def decode(token: str) -> dict[int, int] | None:
     """Offsets by partition, or None where this never was a position."""
-    if not _TOKEN.match(token):
+    if not _TOKEN.fullmatch(token):
         return None
     pairs = (part.split("-") for part in token.split("_"))
     return {int(partition): int(offset) for partition, offset in pairs}

@@ -6,10 +6,11 @@ a table or another process; `Vault` is the only place that opens them.
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from hub.ids import SPREAD_MAX_PARTITIONS
 from hub.sealing import Keyring
 
 Role = Literal["agent", "administrator"]
@@ -18,10 +19,13 @@ SCOPES = ("conversations", "customers", "settings", "inbound", "stream")
 
 
 class Tenant(msgspec.Struct, kw_only=True):
+    """An organisation. `spread`: over how many partitions its customers live (`hub/ids.py`), fixed when it is created."""
+
     id: str
     name: str
     locale: str = "es"
     time_zone: str = "UTC"
+    spread: Annotated[int, msgspec.Meta(ge=1, le=SPREAD_MAX_PARTITIONS)] = 1
 
 
 class Channel(msgspec.Struct, kw_only=True):
@@ -65,6 +69,11 @@ class _Envelope(msgspec.Struct, array_like=True):
     version: int
     body: bytes
     secrets: bytes | None
+
+
+def tenant_in(document: bytes) -> Tenant:
+    """The tenant that an encoded document describes; it has no secrets. Raises msgspec.MsgspecError."""
+    return msgspec.msgpack.decode(msgspec.msgpack.decode(document, type=_Envelope).body, type=Tenant)
 
 
 class Vault:

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import websockets
 
-from tests.processes import command_of, descendants
+from tests.processes import command_of, cpu_seconds, descendants
 
 START_TIMEOUT_S = 60.0
 CONNECTIONS_MAX_COUNT = 60
@@ -89,9 +89,8 @@ class HubProcess:
         return self.data_dir.with_suffix(".log").read_text(errors="replace")
 
     def pid_of(self, name: str) -> int:
-        """The process of a Ray actor class of this hub, among its descendants."""
-        [pid] = [pid for pid in self.family() if f"ray::{name}" in command_of(pid)]
-        return pid
+        """Of the processes of a Ray actor class the one that has worked most: not a standby."""
+        return max((pid for pid in self.family() if f"ray::{name}" in command_of(pid)), key=cpu_seconds)
 
     def family(self) -> list[int]:
         """Every process of this hub."""

@@ -118,6 +118,8 @@ class Courier:
 
         Its next owner takes up the rest. One that lasts too long is left behind, and will be told as uncertain.
         """
+        if self._partitions.get(partition.number) is not partition:
+            return  # it was lost meanwhile, and may even be open anew
         self._finishing.add(partition.number)
         try:
             async with asyncio.timeout(FINISH_TIMEOUT_S):

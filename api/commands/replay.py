@@ -50,7 +50,7 @@ async def _replay(args: argparse.Namespace) -> int:
     if not has(past, args.id):
         raise ArchiveError(f"there is no {args.id} in this store" + (f" as of {args.at}" if args.at else ""))
     shown = past.shown(args.id if args.id != stream else None)
-    position = positions.one(partition, past.offset)
+    position = positions.encode({partition: past.offset})
     if args.json:
         whole = {"position": position, "at": rfc3339(past.at), "erased": past.sealed_away, **shown}
         print(msgspec.json.encode(whole).decode())

@@ -53,6 +53,9 @@ async def metrics(gateway: Services) -> Response:
             gateway.metrics.shards.by_shard.pop(shard, None)
     gateway.metrics.shared.health = gateway.shared.health()
     gateway.metrics.published.set(gateway.fanout.published)
+    gateway.metrics.not_admitted.set(gateway.admission.refused + gateway.router.lanes.refused)
+    gateway.metrics.waiting.set(gateway.router.lanes.queued)
+    gateway.metrics.lag_seconds.set(gateway.admission.lag_s)
     return Response(gateway.metrics.text(gateway.name), media_type="text/plain; version=0.0.4")
 
 

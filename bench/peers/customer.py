@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 
 from picows import WSTransport
@@ -17,8 +18,10 @@ _ACK = b'{"type":"ack","client_id":"'
 
 
 class Customer(Socket):
-    def __init__(self, url: str, run: str, number: int, ledger: Ledger) -> None:
+    def __init__(self, url: str, run: str, number: int, ledger: Ledger, *, gives_up: bool = False) -> None:
+        """`gives_up`: what is refused is not sent again."""
         super().__init__(url)
+        self._gives_up = gives_up
         self._run = run
         self._number = number
         self._ledger = ledger
@@ -66,8 +69,15 @@ class Customer(Socket):
         if not frame.get("retryable") or not name:
             self._ledger.errors += 1
             return
+        if self._gives_up and name != self._warm_id:
+            n = int(name.rpartition("-")[2])
+            if self._waiting.pop(n, None) is not None:
+                self._ledger.refused.add(n)
+            return
         self._ledger.retries += 1
-        asyncio.get_running_loop().call_later(RETRY_AFTER_S, self._again, name)
+        told_s = frame.get("retry_after")
+        wait_s = max(RETRY_AFTER_S, float(told_s) if isinstance(told_s, int | float) else 0.0)
+        asyncio.get_running_loop().call_later(wait_s * random.uniform(1, 1.5), self._again, name)
 
     def _again(self, name: str) -> None:
         if name == self._warm_id:

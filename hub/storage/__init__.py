@@ -29,4 +29,5 @@ async def open_store(url: str, *, partitions: int | None = None) -> Store:
         from hub.storage.mongo.store import MongoStore
 
         return await MongoStore.open(url, partitions)
-    raise ValueError(f"storage {url!r} is not known: takes {TAKES}")
+    # Only its scheme is repeated: what follows may hold a password.
+    raise ValueError(f"storage {scheme!r} is not known: takes {TAKES}")

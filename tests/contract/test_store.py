@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -29,7 +30,9 @@ from hub.ports import (
     ViewBatch,
 )
 from hub.storage import open_store
-from tests.contract.homes import HOMES, fresh_home
+from tests.contract.homes import DURABLE_HOMES, HOMES, SERVED_HOMES, fresh_home, server_of
+
+UNAVAILABLE_WITHIN_S = 8.0
 
 
 @pytest.fixture(params=HOMES)
@@ -267,21 +270,31 @@ async def test_timers_and_customers(store: Store) -> None:
 # --- what only a durable home can show ------------------------------------------------------------------------------
 
 
-async def test_a_reopened_store_has_everything_and_keeps_its_partition_count(tmp_path: Path) -> None:
-    url = f"sqlite://{tmp_path}"
-    first = await open_store(url, partitions=4)
-    owned = await first.journal.acquire(1)
-    assert await append(first, owned.epoch, 1, "a")
+@pytest.mark.parametrize("home", DURABLE_HOMES)
+async def test_a_reopened_store_has_everything_and_keeps_its_partition_count(home: str, tmp_path: Path) -> None:
+    async with fresh_home(home, tmp_path) as url:
+        first = await open_store(url, partitions=4)
+        owned = await first.journal.acquire(1)
+        assert await append(first, owned.epoch, 1, "a")
+        await first.views.apply(ViewBatch(1, 1, [conversation("a", 1)]))
+        await first.close()
+        with pytest.raises(ValueError, match="4 partitions"):
+            await open_store(url, partitions=8)
+        second = await open_store(url)
+        assert second.partitions == 4 and await second.journal.head(1) == 1
+        assert await second.views.checkpoint(1) == 1 and await second.views.conversation("t", "a") == b"a"
+        await second.close()
+
+
+async def test_damaged_views_are_made_anew(tmp_path: Path) -> None:
+    first = await open_store(f"sqlite://{tmp_path}", partitions=4)
     await first.views.apply(ViewBatch(1, 1, [conversation("a", 1)]))
     await first.close()
-    with pytest.raises(ValueError, match="4 partitions"):
-        await open_store(url, partitions=8)
     (tmp_path / "views.db").write_bytes(b"not a database at all, but long enough to look at")
     for leftover in ("views.db-wal", "views.db-shm"):
         (tmp_path / leftover).unlink(missing_ok=True)
-    second = await open_store(url)
-    assert second.partitions == 4 and await second.journal.head(1) == 1
-    assert await second.views.checkpoint(1) == 0  # damaged views are made anew; the journal fills them again
+    second = await open_store(f"sqlite://{tmp_path}")
+    assert await second.views.checkpoint(1) == 0  # the journal fills them again
     await second.close()
 
 
@@ -314,7 +327,9 @@ async def main():
     offset = owned.next_offset
     while True:
         batch = [StoredRecord(offset + n, "s", b"x" * 200) for n in range(7)]
-        assert await store.journal.append([Append(1, owned.epoch, offset, batch)]) == [True]
+        if await store.journal.append([Append(1, owned.epoch, offset, batch)]) == [False]:
+            print("refused", flush=True)
+            return
         offset += 7
         print(offset - 1, flush=True)
 
@@ -322,26 +337,135 @@ asyncio.run(main())
 """
 
 
-async def test_a_writer_killed_in_the_middle_lost_nothing_it_acknowledged(tmp_path: Path) -> None:
-    url = f"sqlite://{tmp_path}"
-    await (await open_store(url, partitions=4)).close()
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True)
-    assert writer.stdout is not None
-    acknowledged = 0
-    for _ in range(200):
-        acknowledged = int(writer.stdout.readline())
-    os.kill(writer.pid, signal.SIGKILL)
-    rest = writer.stdout.read().split()
-    writer.wait()
-    acknowledged = int(rest[-1]) if rest else acknowledged
-    store = await open_store(url)
-    head = await store.journal.head(1)
-    assert head >= acknowledged and head % 7 == 0
-    found = await store.journal.read(1, 0, head + 1)
-    assert [record.offset for record in found] == list(range(1, head + 1))
-    await store.close()
+def writer(url: str) -> subprocess.Popen[str]:
+    """A process that appends to partition 1, seven records at a time, and prints what was acknowledged."""
+    return subprocess.Popen([sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("home", DURABLE_HOMES)
+async def test_a_writer_killed_in_the_middle_lost_nothing_it_acknowledged(home: str, tmp_path: Path) -> None:
+    async with fresh_home(home, tmp_path) as url:
+        await (await open_store(url, partitions=4)).close()
+        process = writer(url)
+        assert process.stdout is not None
+        acknowledged = 0
+        for _ in range(200):
+            acknowledged = int(process.stdout.readline())
+        os.kill(process.pid, signal.SIGKILL)
+        rest = process.stdout.read().split()
+        process.wait()
+        acknowledged = int(rest[-1]) if rest else acknowledged
+        store = await open_store(url)
+        # A served home may still be finishing the last append; taking the partition waits for it.
+        head = (await store.journal.acquire(1)).next_offset - 1
+        assert head >= acknowledged and head % 7 == 0
+        found = await store.journal.read(1, 0, head + 1)
+        assert [record.offset for record in found] == list(range(1, head + 1))
+        await store.close()
+
+
+@pytest.mark.parametrize("home", SERVED_HOMES)
+async def test_a_writer_that_stood_still_while_another_took_over_is_refused(home: str, tmp_path: Path) -> None:
+    async with fresh_home(home, tmp_path) as url:
+        store = await open_store(url, partitions=4)
+        process = writer(url)
+        assert process.stdout is not None
+        for _ in range(20):
+            process.stdout.readline()
+        os.kill(process.pid, signal.SIGSTOP)
+        owned = await store.journal.acquire(1)  # at once: a process that stands still holds no lock
+        assert await append(store, owned.epoch, owned.next_offset, "taken over")
+        os.kill(process.pid, signal.SIGCONT)
+        answers = process.stdout.read().split()
+        process.wait()
+        acknowledged = [int(answer) for answer in answers[:-1]]
+        assert answers[-1] == "refused" and all(offset < owned.next_offset for offset in acknowledged)
+        assert await store.journal.head(1) == owned.next_offset
+        await store.close()
+
+
+# --- what only a home in a server of its own can show ---------------------------------------------------------------
+
+
+async def write_through_it_all(store: Store, acknowledged: list[bytes], enough: asyncio.Event) -> None:
+    """As a shard does: after every failure the partition is taken anew, and what was not acknowledged is forgotten."""
+    serial, owned, offset = 0, None, 0
+    while not enough.is_set():
+        serial += 1
+        try:
+            if owned is None:
+                owned = await store.journal.acquire(1)
+                offset = owned.next_offset
+            body = b"%d" % serial
+            assert await store.journal.append([Append(1, owned.epoch, offset, records(offset, "s", body=body))]) == [
+                True
+            ]
+        except StoreUnavailable:
+            owned = None
+            await asyncio.sleep(0.05)
+            continue
+        acknowledged.append(body)
+        offset += 1
+
+
+async def grown(acknowledged: list[bytes], by: int) -> None:
+    goal = len(acknowledged) + by
+    while len(acknowledged) < goal:
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+@pytest.mark.parametrize("home", SERVED_HOMES)
+async def test_a_database_that_dies_and_comes_back_lost_nothing_it_acknowledged(
+    home: str, how: str, tmp_path: Path
+) -> None:
+    server = server_of(home)
+    async with fresh_home(home, tmp_path) as url:
+        store = await open_store(url, partitions=4)
+        acknowledged: list[bytes] = []
+        enough = asyncio.Event()
+        writing = asyncio.create_task(write_through_it_all(store, acknowledged, enough))
+        await grown(acknowledged, 50)
+        await asyncio.to_thread(getattr(server, how))
+        with pytest.raises(StoreUnavailable):
+            await store.journal.head(1)
+        await asyncio.to_thread(server.start)
+        await grown(acknowledged, 50)
+        enough.set()
+        await writing
+        bodies = [record.body for record in await store.journal.read(1, 0, 10_000)]
+        assert len(set(bodies)) == len(bodies) and set(acknowledged) <= set(bodies)
+        assert [body for body in bodies if body in set(acknowledged)] == acknowledged
+        await store.close()
+
+
+@pytest.mark.parametrize("home", SERVED_HOMES)
+async def test_a_database_that_stands_still_is_unavailable_soon_and_heals(home: str, tmp_path: Path) -> None:
+    server = server_of(home)
+    async with fresh_home(home, tmp_path) as url:
+        store = await open_store(url, partitions=4)
+        owned = await store.journal.acquire(1)
+        assert await append(store, owned.epoch, 1, "a")
+        await asyncio.to_thread(server.pause)
+        try:
+            began = time.monotonic()
+            calls = [append(store, owned.epoch, 2, "b"), *(store.journal.head(1) for _ in range(2_000))]
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            assert time.monotonic() - began < UNAVAILABLE_WITHIN_S
+            assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
+        finally:
+            await asyncio.to_thread(server.resume)
+        renewed = await store.journal.acquire(1)
+        assert renewed.next_offset in (2, 3)
+        assert await append(store, owned.epoch, renewed.next_offset, "c") is False
+        assert await append(store, renewed.epoch, renewed.next_offset, "c") is True
+        assert await store.journal.head(1) == renewed.next_offset
+        await store.close()
 
 
 async def test_a_url_nobody_knows_is_refused_in_one_line() -> None:
     with pytest.raises(ValueError, match="takes sqlite:///FOLDER, postgresql"):
         await open_store("oracle://x")
+    with pytest.raises(ValueError, match="postgresql") as refused:
+        await open_store("postgresql+psycopg://somebody:secret@host/name")
+    assert "secret" not in str(refused.value)

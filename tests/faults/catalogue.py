@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -105,7 +106,8 @@ async def full_disk(world: World) -> None:
     world.disk.free()
     if world.database is not None:
         # A database may end itself when it cannot write; whoever made room also starts it again.
-        await asyncio.to_thread(world.database.kill)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(world.database.kill)
         await asyncio.to_thread(world.database.start)
 
 
@@ -174,6 +176,7 @@ FAULTS = (
         f"the link of the busier of two nodes, each in a network namespace, is taken down for {CUT_FOR_S:.0f} s",
         cut_network,
         Needs(machines="networks"),
+        homes=DATABASES,  # an embedded store is on one machine
         patience_s=5.0,
     ),
 )

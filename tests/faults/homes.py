@@ -40,15 +40,21 @@ def running_home(home: str, folder: Path | None) -> Iterator[Server | None]:
         remove()
 
 
+def storage_url(home: str, server: Server) -> str:
+    """What the hub takes as `--storage`. PostgreSQL's URL must name a database; this one is always there."""
+    return f"{server.url}/postgres" if home == "postgres" else server.url
+
+
 def _server(home: str) -> Server | None:
-    if home == "sqlite":
-        return None
+    server: Server | None = None
     if home == "postgres":
         from tests.servers.postgres import PostgresServer
 
-        return PostgresServer()
-    if home == "mongodb":
+        server = PostgresServer()
+    elif home == "mongodb":
         from tests.servers.mongo import MongoServer
 
-        return MongoServer()
-    raise ValueError(f"home {home!r} is not known: takes {', '.join(HOMES)}")
+        server = MongoServer()
+    elif home != "sqlite":
+        raise ValueError(f"home {home!r} is not known: takes {', '.join(HOMES)}")
+    return server

@@ -36,6 +36,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     """None: not within the time a run waits."""
     longest_wait_s: float = 0.0
     longest_wait_for: str = ""
+    long_waits: list[str] = []
     peak_bytes: int = 0
     normal_rate: float = 0.0
     normal_p95_s: float = 0.0
@@ -121,6 +122,7 @@ async def _compare(world: World, load: Load, outcome: Outcome) -> None:
 def _tell_record(load: Load, fault: Fault, outcome: Outcome) -> None:
     record = load.record
     outcome.longest_wait_s, outcome.longest_wait_for = record.longest_wait_s, record.longest_wait_for
+    outcome.long_waits = record.long_waits
     outcome.refusals = dict(record.refusals)
     if fault.felt_as and fault.felt_as not in record.refusals:
         outcome.problems.append(f"nobody was refused with {fault.felt_as!r}: the fault was not felt")

@@ -6,13 +6,13 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from tests.aftercare import Aftercare
 from tests.faults.disk import Disk
-from tests.faults.homes import Server, running_home
+from tests.faults.homes import Server, running_home, storage_url
 from tests.faults.relay import Relay
 from tests.hub_process import HubProcess, free_port, running_hub
 from tests.processes import alive, command_of, cpu_seconds, memory_bytes
@@ -106,7 +106,7 @@ def running_world(home: str, needs: Needs) -> Iterator[World]:
         if needs.machines != "one":
             world.cluster = stack.enter_context(RayCluster(2, namespaces=needs.machines == "networks"))
         if world.database is not None:
-            world.storage = world.database.url
+            world.storage = storage_url(home, world.database)
             if world.host != "127.0.0.1":
                 relay = Relay(world.host, world.storage)
                 stack.callback(relay.close)
@@ -149,7 +149,7 @@ def _hub(world: World) -> HubProcess:
     )
 
 
-def _environment(world: World) -> dict[str, str]:
+def _environment(world: World) -> dict[str, Any]:
     env = {"HUB_WHATSAPP_API": f"http://{world.host}:{world.provider_port}"}
     if world.storage:
         env["HUB_STORAGE"] = world.storage

@@ -410,17 +410,21 @@ def every_message_reaches_an_end(evidence: Evidence) -> Iterator[str]:
 
 def sessions_see_everything_once_in_order(evidence: Evidence) -> Iterator[str]:
     for session in evidence.sessions:
-        wanted = [
-            (fact.offset, e.type_name(fact.event))
-            for fact in evidence.journal.entries
-            if fact.tenant == session.tenant and isinstance(fact.event, PUBLIC)
-        ]
-        seen = [(item.offset, item.type) for item in session.seen]
-        if seen != wanted:
-            at = next(
-                (n for n, (a, b) in enumerate(zip(seen, wanted, strict=False)) if a != b), min(len(seen), len(wanted))
-            )
-            yield f"{session.tenant}: item {at} is {seen[at : at + 2]} instead of {wanted[at : at + 2]}"
+        told = [fact for fact in evidence.journal.entries if fact.tenant == session.tenant]
+        for number in {fact.partition for fact in told} | {number for number, _ in session.seen}:
+            wanted = [
+                (fact.offset, e.type_name(fact.event))
+                for fact in told
+                if fact.partition == number and isinstance(fact.event, PUBLIC)
+            ]
+            seen = [(item.offset, item.type) for partition, item in session.seen if partition == number]
+            if seen != wanted:
+                yield f"{session.tenant} in {number}: {_first_difference(seen, wanted)}"
+
+
+def _first_difference(seen: list[Any], wanted: list[Any]) -> str:
+    at = next((n for n, (a, b) in enumerate(zip(seen, wanted, strict=False)) if a != b), min(len(seen), len(wanted)))
+    return f"item {at} is {seen[at : at + 2]} instead of {wanted[at : at + 2]}"
 
 
 def external_id_of(event: e.Event) -> str:

@@ -14,7 +14,7 @@ from random import Random
 
 from actors.publication import Feed, Publication, decode_feeds
 from hub.errors import HubError
-from hub.ids import tenant_partition
+from hub.ids import partitions_of
 from tests.simulation.cluster import Cluster, Shard
 from tests.simulation.history import History
 from tests.simulation.loop import ProcessDied, run_now
@@ -27,44 +27,49 @@ HELD_MAX_FEEDS = 10_000
 class Session:
     """An agent that follows a tenant's inbox and resumes from the last position it saw."""
 
-    def __init__(self, tenant: str) -> None:
+    def __init__(self, tenant: str, partitions: tuple[int, ...]) -> None:
         self.tenant = tenant
-        self.position = 0
-        self.seen: list[Publication] = []
-        self.catching: list[Publication] | None = []
+        self.position = dict.fromkeys(partitions, 0)
+        self.seen: list[tuple[int, Publication]] = []
+        """(partition, item)"""
+        self.catching: list[tuple[int, Publication]] | None = []
 
-    def offer(self, item: Publication) -> None:
+    def offer(self, number: int, item: Publication) -> None:
         if self.catching is not None:
-            self.catching.append(item)
+            self.catching.append((number, item))
         else:
-            self.take(item)
+            self.take(number, item)
 
-    def take(self, item: Publication) -> None:
-        self.seen.append(item)
-        self.position = item.offset
+    def take(self, number: int, item: Publication) -> None:
+        self.seen.append((number, item))
+        self.position[number] = item.offset
 
-    def caught_up(self, missed: list[Publication], until: int) -> None:
-        for item in missed:
-            self.take(item)
+    def caught_up(self, missed: list[tuple[int, Publication]], until: dict[int, int]) -> None:
+        for number, item in missed:
+            self.take(number, item)
         waiting, self.catching = self.catching or [], None
-        for item in waiting:
-            if item.offset > until:
-                self.take(item)
+        for number, item in waiting:
+            if item.offset > until[number]:
+                self.take(number, item)
 
 
 class PartitionFeed:
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.head: int | None = None
         self.held: list[Feed] = []
         self.resyncing = False
 
 
 class Gateway:
-    def __init__(self, *, tenants: list[str], cluster: Cluster, rng: Random, history: History) -> None:
-        self.sessions = [Session(tenant) for tenant in tenants]
+    def __init__(self, *, tenants: dict[str, int], cluster: Cluster, rng: Random, history: History) -> None:
+        """`tenants`: each with its spread."""
+        partitions = cluster.store.partitions
+        self._homes = {tenant: partitions_of(tenant, spread, partitions) for tenant, spread in tenants.items()}
+        self.sessions = [Session(tenant, homes) for tenant, homes in self._homes.items()]
         self.fails = 0.0
         """How likely a call with publications fails or hangs."""
-        self._tenants = tenants
+        self._tenants = list(tenants)
         self._cluster = cluster
         self._rng = rng
         self._history = history
@@ -130,7 +135,7 @@ class Gateway:
         return send
 
     def _feed(self, number: int) -> PartitionFeed:
-        return self._feeds.setdefault(number, PartitionFeed())
+        return self._feeds.setdefault(number, PartitionFeed(number))
 
     async def _receive(self, life: int, feeds: bytes) -> None:
         if self._life == life:
@@ -163,7 +168,7 @@ class Gateway:
             if item.offset > head:
                 for session in self.sessions:
                     if session.tenant == item.tenant:
-                        session.offer(item)
+                        session.offer(state.number, item)
         state.head = max(head, upto)
 
     def _resync(self, number: int, state: PartitionFeed, upto: int) -> None:
@@ -175,7 +180,7 @@ class Gateway:
         head = state.head or 0
         missed: list[Publication] = []
         for tenant in self._tenants:
-            if self._home(tenant) == number:
+            if number in self._homes[tenant]:
                 missed += await self._replay(number, tenant, head, upto)
         self._pass_on(state, sorted(missed, key=lambda item: item.offset), upto)
         state.resyncing = False
@@ -198,17 +203,23 @@ class Gateway:
     # --- sessions -------------------------------------------------------------------------------------------------
 
     async def _resume(self, session: Session) -> None:
-        number = self._home(session.tenant)
         # A shard that does not know yet that it lost the partition may name an older head than ours: wait it out.
-        while (until := self._feed(number).head) is None or until < session.position:
+        while any(
+            offset > until for offset, until in zip(session.position.values(), self._heads(session), strict=True)
+        ):
             await asyncio.sleep(0.05)
-        missed: list[Publication] = []
-        if session.position < until:
-            missed = await self._replay(number, session.tenant, session.position, until)
+        until = dict(zip(session.position, self._heads(session), strict=True))
+        missed: list[tuple[int, Publication]] = []
+        for number, offset in session.position.items():
+            if offset < until[number]:
+                items = await self._replay(number, session.tenant, offset, until[number])
+                missed += [(number, item) for item in items]
         session.caught_up(missed, until)
 
-    def _home(self, tenant: str) -> int:
-        return tenant_partition(tenant, self._cluster.store.partitions)
+    def _heads(self, session: Session) -> list[int]:
+        """Of each partition of the session's tenant, -1 where nothing is known of it yet."""
+        heads = (self._feed(number).head for number in session.position)
+        return [-1 if head is None else head for head in heads]
 
     def behind(self) -> bool:
         """Somebody has not been told everything yet."""

@@ -8,7 +8,7 @@ from random import Random
 from msgspec import UNSET
 
 from hub import commands as c
-from hub.ids import customer_id, split_message, tenant_partition, tenant_stream
+from hub.ids import customer_id, partitions_of, split_message, tenant_stream
 from hub.model import Author
 from tests.simulation.cluster import KEYRING, Cluster
 from tests.simulation.history import History
@@ -21,7 +21,18 @@ LABELS = ["vip", "billing", "spam"]
 class Town:
     """What everybody knows: who exists, and which conversations have been shown to somebody."""
 
-    def __init__(self, *, loop: VirtualLoop, rng: Random, cluster: Cluster, history: History, steps: int) -> None:
+    def __init__(
+        self,
+        *,
+        tenants: dict[str, int],
+        loop: VirtualLoop,
+        rng: Random,
+        cluster: Cluster,
+        history: History,
+        steps: int,
+    ) -> None:
+        self.tenants = tenants
+        """Each with its spread."""
         self.loop = loop
         self.rng = rng
         self.cluster = cluster
@@ -61,7 +72,7 @@ class Customer:
             secret=KEYRING.identity_secret,
             tenant=tenant,
             identity=self._identity,
-            partition=tenant_partition(tenant, town.cluster.store.partitions),
+            among=partitions_of(tenant, town.tenants[tenant], town.cluster.store.partitions),
         )
         rng = town.rng
         self._channels = rng.sample(list(KINDS), rng.randint(1, len(KINDS)))

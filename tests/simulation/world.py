@@ -30,7 +30,8 @@ from tests.simulation.nemesis import Nemesis, draw_plan
 from tests.simulation.people import Administrator, Agent, Customer, Intruder, Sleeper, Town
 from tests.simulation.provider import Provider
 
-TENANTS = ["acme", "blue"]
+TENANTS = {"acme": 1, "blue": 3}
+"""Each with its spread: one lives at home, the other in every partition there is."""
 STEPS_DEFAULT = 200
 FAULTS_MAX_S = 60.0
 QUIET_WITHIN_S = 250.0
@@ -84,7 +85,9 @@ class World:
         )
         self.provider.cluster = self.cluster
         self.gateway = Gateway(tenants=TENANTS, cluster=self.cluster, rng=rng, history=self.history)
-        self.town = Town(loop=self.loop, rng=rng, cluster=self.cluster, history=self.history, steps=steps)
+        self.town = Town(
+            tenants=TENANTS, loop=self.loop, rng=rng, cluster=self.cluster, history=self.history, steps=steps
+        )
         self.nemesis = Nemesis(
             draw_plan(rng),
             cluster=self.cluster,
@@ -173,7 +176,7 @@ class World:
             agents = [Agent(town, tenant, n, customers) for n in range(1, rng.randint(2, 4))]
             people += [*customers, *agents, Administrator(town, tenant)]
             strangers = [customer.stream for customer in customers]
-        people.append(Intruder(town, TENANTS[0], TENANTS[1], strangers))
+        people.append(Intruder(town, *TENANTS, strangers))
         return people
 
     async def _until_quiet(self) -> None:

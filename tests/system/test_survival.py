@@ -36,7 +36,8 @@ def test_a_shard_killed_under_load_loses_and_doubles_nothing(tmp_path: Path) -> 
         report = json.loads(out)
         assert report["truth"] == "ok" and report["journal"] == report["offered"] == report["delivered"] == 16_000
         assert report["lost"] == report["doubled"] == report["out_of_order"] == 0
-        assert report["ack_ms"]["max"] < 5_000, report
+        # A warm standby takes over; the machine that tests run on may be busy with other things.
+        assert report["ack_ms"]["max"] < 2_000, report
 
 
 @pytest.mark.timeout(180)

@@ -217,6 +217,9 @@ class Rig:
         assert isinstance(answer, c.Refused), answer
         return answer.code
 
+    async def released(self, numbers: list[int]) -> None:
+        await self.host.release(numbers)
+
     async def idle(self) -> None:
         """Let everything happen that needs no passing of time."""
         for _ in range(50):
@@ -233,8 +236,8 @@ class Rig:
 
 
 def stream(identity: str = "tel:+1", tenant: str = TENANT, partitions: int = 1) -> str:
-    partition = tenant_partition(tenant, partitions)
-    return customer_id(secret=KEYRING.identity_secret, tenant=tenant, identity=identity, partition=partition)
+    home = tenant_partition(tenant, partitions)
+    return customer_id(secret=KEYRING.identity_secret, tenant=tenant, identity=identity, among=(home,))
 
 
 def stream_of(command: c.AnyCommand, tenant: str) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from actors.host import RELEASE_TIMEOUT_S
 from hub import commands as c
 from hub.commands import Done
-from tests.unit.actors.rig import GatedStore, Rig, conversation, in_virtual_time, inbound, update
+from hub.ports import StoredRecord
+from tests.unit.actors.rig import GatedStore, Provider, Rig, conversation, in_virtual_time, inbound, reply, update
 
 
 @in_virtual_time
@@ -96,7 +98,6 @@ async def test_a_released_partition_leaves_nothing_to_catch_up_with() -> None:
     await rig.host.release([0])
     assert await rig.store.views.checkpoint(0) == await rig.store.journal.head(0)
     assert (await rig.store.checkpoints.load("courier", 0)).offset == await rig.store.journal.head(0)
-    assert rig.store.journal.snapshots
     assert rig.lost == []
     assert await rig.refused(inbound("a")) == "unavailable"
 
@@ -182,6 +183,236 @@ async def test_idle_streams_are_passivated_with_a_snapshot(monkeypatch: pytest.M
     await rig.pass_time(30)
     assert rig.partition.activations == {}
     assert len(rig.store.journal.snapshots) == 1
+
+
+# --- giving up ----------------------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_release_refuses_what_is_new_and_keeps_what_was_decided() -> None:
+    rig = await Rig.started()
+    rig.store.journal.appends.shut()
+    decided = rig.begin(inbound("a"))
+    await rig.store.journal.appends.reached(1)
+    release = rig.loop.create_task(rig.released([0]))
+    await rig.idle()
+    assert await rig.refused(inbound("b")) == "unavailable"
+    assert not release.done()
+    await rig.store.journal.appends.open()
+    await release
+    [answer] = await decided
+    assert isinstance(answer, Done)
+    assert await rig.store.journal.head(0) == answer.offset
+    assert (rig.host.partitions, rig.host.wanted, rig.lost) == ({}, set(), [])
+
+
+@in_virtual_time
+async def test_a_release_waits_for_the_send_under_way_and_takes_commands_meanwhile() -> None:
+    rig = await Rig.started()
+    await rig.ask(inbound("a"))
+    rig.provider.answers.shut()
+    await rig.ask(reply("one"))
+    await rig.provider.answers.reached(1)
+    release = rig.loop.create_task(rig.released([0]))
+    await rig.idle()
+    await rig.done(reply("two"))
+    await rig.provider.answers.open()
+    await release
+    assert [sent.message[-1] for sent in rig.provider.sent] == ["2"]
+    later = await Rig.started(rig.store, Provider())
+    await later.pass_time(1)
+    assert [sent.message[-1] for sent in later.provider.sent] == ["3"]
+    events = await rig.store.events()
+    assert events.count("delivery.started") == events.count("message.status") == 2
+
+
+@in_virtual_time
+async def test_a_send_that_lasts_too_long_is_left_behind_and_told_as_uncertain() -> None:
+    rig = await Rig.started()
+    await rig.ask(inbound("a"))
+    rig.provider.answers.shut()
+    await rig.ask(reply("one"))
+    await rig.provider.answers.reached(1)
+    began = rig.loop.time()
+    await rig.host.release([0])
+    assert rig.loop.time() - began <= RELEASE_TIMEOUT_S
+    later = await Rig.started(rig.store, Provider())
+    await later.pass_time(10)
+    assert later.provider.sent == []
+    await later.host.views.flush()
+    body = await later.store.views.message(conversation(), 2)
+    assert body is not None
+    assert b'"uncertain"' in body
+
+
+@in_virtual_time
+async def test_a_release_that_the_store_holds_up_ends_all_the_same() -> None:
+    """A partition that is neither here nor there would be nobody's."""
+    rig = await Rig.started()
+    rig.store.journal.appends.shut()
+    call = rig.begin(inbound("a"))
+    await rig.store.journal.appends.reached(1)
+    began = rig.loop.time()
+    await rig.host.release([0])
+    assert rig.loop.time() - began <= RELEASE_TIMEOUT_S + 1
+    [answer] = await call
+    assert getattr(answer, "code", "done") in ("unavailable", "store_unavailable")
+    assert rig.host.partitions == {}
+
+
+@in_virtual_time
+async def test_one_release_that_is_held_up_does_not_hold_up_another() -> None:
+    rig = await Rig.started(GatedStore(2))
+    rig.host.partitions[0]._open.records.append(StoredRecord(1, "cus_x", b""))  # never committed: nobody is woken
+    releases = [rig.loop.create_task(rig.released([number])) for number in (0, 1)]
+    await rig.pass_time(1)
+    assert [release.done() for release in releases] == [False, True]
+    await releases[0]
+    assert rig.host.partitions == {}
+
+
+@in_virtual_time
+async def test_a_partition_that_was_lost_while_it_was_released_sends_again_when_it_is_back() -> None:
+    rig = await Rig.started()
+    await rig.ask(inbound("a"))
+    lost = rig.partition
+    await rig.store.journal.acquire(0)
+    assert await rig.refused(inbound("b")) == "unavailable"
+    await rig.host.courier.finish(lost)
+    await rig.host.open([0])
+    await rig.ask(reply("one"))
+    await rig.pass_time(1)
+    assert len(rig.provider.sent) == 1
+
+
+@in_virtual_time
+async def test_what_is_abandoned_while_it_opens_is_closed_again() -> None:
+    store = GatedStore()
+    rig = Rig(store)
+    rig.host.start()
+    store.journal.acquires.shut()
+    opening = rig.loop.create_task(rig.host.open([0]))
+    await store.journal.acquires.reached(1)
+    rig.host.abandon([0])
+    await store.journal.acquires.open()
+    await opening
+    assert (rig.host.partitions, rig.host.wanted, rig.lost) == ({}, set(), [])
+    assert await rig.refused(inbound("a")) == "unavailable"
+
+
+@in_virtual_time
+async def test_what_was_abandoned_is_not_taken_from_its_new_owner() -> None:
+    """Not even by a second try, or one that waited for the first."""
+    store = GatedStore()
+    rig = Rig(store)
+    rig.host.start()
+    store.journal.acquires.verdicts = ["refuse"]
+    store.journal.acquires.shut()
+    openings = [rig.loop.create_task(rig.host.open([0])) for _ in range(2)]
+    await store.journal.acquires.reached(1)
+    rig.host.abandon([0])
+    await store.journal.acquires.open()
+    for opening in openings:
+        await opening
+    assert (store.journal.acquires.calls, store.journal.epoch(0)) == (1, 0)
+
+
+@in_virtual_time
+async def test_a_release_of_what_is_just_opening_ends_when_it_is_closed() -> None:
+    """Or our own taking of it would come after its new owner's, and fence them."""
+    store = GatedStore()
+    rig = Rig(store)
+    rig.host.start()
+    store.journal.acquires.shut()
+    opening = rig.loop.create_task(rig.host.open([0]))
+    await store.journal.acquires.reached(1)
+    release = rig.loop.create_task(rig.released([0]))
+    await rig.idle()
+    assert not release.done()
+    await store.journal.acquires.open()
+    await release
+    epoch = store.journal.epoch(0)
+    await opening
+    await rig.pass_time(5)
+    assert (rig.host.partitions, store.journal.epoch(0)) == ({}, epoch)
+
+
+@in_virtual_time
+async def test_what_is_wanted_again_right_after_its_release_was_asked_for_is_open_in_the_end() -> None:
+    """As a shard hears it that was stopped for a while: all at once."""
+    rig = await Rig.started()
+    await rig.ask(inbound("a"))
+    release = rig.host.release([0])
+    rig.host.abandon([0])
+    rig.host.wanted.add(0)
+    opening = rig.loop.create_task(rig.host.open([0]))
+    await release
+    await opening
+    assert isinstance(await rig.ask(inbound("b")), Done)
+    assert (rig.host.wanted, rig.lost) == ({0}, [])
+
+
+# --- a store that is down -----------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_while_the_store_keeps_a_partition_from_opening_callers_are_told_so_at_once() -> None:
+    store = GatedStore()
+    store.journal.acquires.verdicts = ["refuse"] * 6
+    rig = Rig(store)
+    rig.host.start()
+    opening = rig.loop.create_task(rig.host.open([0]))
+    await rig.idle()
+    began = rig.loop.time()
+    assert await rig.refused(inbound("a")) == "store_unavailable"
+    assert rig.loop.time() == began
+    await opening
+    await rig.done(inbound("a"))
+
+
+@in_virtual_time
+async def test_while_the_store_keeps_a_partition_from_recovering_callers_are_told_so_at_once() -> None:
+    rig = await Rig.started()
+    await rig.ask(inbound("a"))
+    rig.store.journal.appends.verdicts = ["refuse"]
+    rig.store.journal.acquires.verdicts = ["refuse"] * 6
+    assert await rig.refused(inbound("b")) == "store_unavailable"
+    await rig.idle()
+    began = rig.loop.time()
+    assert await rig.refused(inbound("b")) == "store_unavailable"
+    assert rig.loop.time() == began
+    await rig.partition_is_back()
+    await rig.done(inbound("b"))
+    assert rig.lost == []
+
+
+@in_virtual_time
+async def test_whoever_does_not_own_a_partition_any_more_does_not_speak_for_its_store() -> None:
+    store = GatedStore()
+    store.journal.acquires.verdicts = ["refuse"] * 6
+    rig = Rig(store)
+    rig.host.start()
+    opening = rig.loop.create_task(rig.host.open([0]))
+    await rig.idle()
+    rig.host.abandon([0])
+    assert await rig.refused(inbound("a")) == "unavailable"
+    await opening
+
+
+@in_virtual_time
+async def test_a_defect_while_opening_is_not_the_end_of_it() -> None:
+    """As long as a partition is ours, nobody else will open it."""
+    store = GatedStore()
+    timers, defects = store.views.timers, [ZeroDivisionError(), ZeroDivisionError()]
+
+    async def broken(partition: int) -> list[tuple[str, int]]:
+        if defects:
+            raise defects.pop()
+        return await timers(partition)
+
+    store.views.timers = broken  # type: ignore[method-assign]
+    rig = await Rig.started(store)
+    await rig.done(inbound("a"))
 
 
 # --- replaying ----------------------------------------------------------------------------------------------------

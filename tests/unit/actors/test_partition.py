@@ -190,6 +190,20 @@ async def test_while_the_store_is_down_callers_are_told_so_and_do_not_wait() -> 
 
 
 @in_virtual_time
+async def test_a_store_that_hangs_while_the_partition_recovers_is_down_too() -> None:
+    rig = await Rig.started()
+    rig.store.journal.appends.verdicts = ["refuse"]
+    rig.store.journal.acquires.shut()
+    assert await rig.refused(inbound("a")) == "store_unavailable"
+    assert await rig.refused(inbound("b")) == "unavailable"
+    await rig.pass_time(1)
+    assert await rig.refused(inbound("b")) == "store_unavailable"
+    await rig.store.journal.acquires.open()
+    await rig.partition_is_back()
+    await rig.done(inbound("b"))
+
+
+@in_virtual_time
 async def test_who_waits_for_a_stream_is_told_that_the_store_is_down() -> None:
     rig = await Rig.started()
     await rig.done(inbound("a"))
@@ -209,6 +223,21 @@ async def test_who_waits_for_a_stream_is_told_that_the_store_is_down() -> None:
         [answer] = await call
         assert not answer.duplicate  # type: ignore[union-attr]
     assert rig.store.journal.loads.calls == 3
+
+
+@in_virtual_time
+async def test_a_partition_that_is_being_given_up_does_not_take_commands_again_when_it_has_recovered() -> None:
+    rig = await Rig.started()
+    appends = rig.store.journal.appends
+    appends.shut()
+    appends.verdicts = ["refuse"]
+    rig.begin(inbound("a"))
+    await appends.reached(1)
+    rig.partition.retire()
+    await appends.open()
+    await rig.pass_time(1)
+    assert rig.partition.phase.value == "moving"
+    assert await rig.refused(inbound("b")) == "unavailable"
 
 
 @in_virtual_time

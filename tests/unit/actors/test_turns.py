@@ -20,9 +20,11 @@ from hub.errors import (
     StaleReply,
 )
 from hub.model import Author, CustomerImage, MessageError
-from tests.unit.actors.rig import ANA, TENANT, conversation, inbound, reply, stream, update
+from hub.settings import Tenant, Vault
+from tests.unit.actors.rig import ANA, KEYRING, TENANT, conversation, inbound, reply, stream, update
 
 NOW = 1_764_000_000_000
+VAULT = Vault(KEYRING)
 CNV = conversation()
 
 
@@ -396,3 +398,68 @@ def test_settings_of_a_kind_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(Conflict):
         office.do(c.PutSetting(kind="channel", id="other", document=b"", by=ADMIN))
     office.do(put())
+
+
+# --- a tenant's spread ------------------------------------------------------------------------------------------------
+
+
+def describe(spread: int, id: str = TENANT, if_revision: int | None = None) -> c.PutSetting:
+    document = VAULT.encode(Tenant(id=id, name="Acme", spread=spread))
+    return c.PutSetting(kind="tenant", id=id, document=document, by=ANA, if_revision=if_revision)
+
+
+def settle(image: Any, command: c.AnyCommand) -> None:
+    for event in tenant.decide(image, command, NOW).events:
+        tenant.apply(image, event, NOW)
+
+
+def test_the_spread_of_a_tenant_is_fixed_when_it_is_created() -> None:
+    image = tenant.empty(f"ten_{TENANT}", TENANT)
+    settle(image, describe(4))
+    with pytest.raises(Conflict, match="spread over 4 partitions"):
+        tenant.decide(image, describe(5), NOW)
+    settle(image, describe(4))
+    assert image.tenant.spread == 4
+
+
+def test_a_tenant_that_is_removed_and_made_again_is_spread_as_before() -> None:
+    image = tenant.empty(f"ten_{TENANT}", TENANT)
+    settle(image, describe(4))
+    settle(image, c.RemoveSetting(kind="tenant", id=TENANT, by=ANA))
+    with pytest.raises(Conflict):
+        tenant.decide(image, describe(1), NOW)
+
+
+def test_a_tenant_from_before_there_was_a_spread_keeps_to_its_one_partition() -> None:
+    image = tenant.empty(f"ten_{TENANT}", TENANT)
+    tenant.apply(image, e.SettingChanged(kind="tenant", id=TENANT, revision=1), NOW)
+    with pytest.raises(Conflict):
+        tenant.decide(image, describe(2), NOW)
+
+
+def test_the_spread_outlives_the_words_of_the_setting() -> None:
+    """It is repeated in the clear: a tenant whose key is erased must not move its customers."""
+    image = tenant.empty(f"ten_{TENANT}", TENANT)
+    [event] = tenant.decide(image, describe(4), NOW).events
+    tenant.apply(image, msgspec.structs.replace(event, content=None), NOW)
+    with pytest.raises(Conflict):
+        tenant.decide(image, describe(1), NOW)
+
+
+def test_who_comes_second_to_create_a_tenant_learns_that_it_is_there() -> None:
+    """Whatever spread it wished for: the one who asks goes on with the tenant there is."""
+    image = tenant.empty(f"ten_{TENANT}", TENANT)
+    settle(image, describe(1, if_revision=0))
+    with pytest.raises(RevisionConflict):
+        tenant.decide(image, describe(8, if_revision=0), NOW)
+
+
+@pytest.mark.parametrize("spread", [0, -1, 65])
+def test_a_spread_has_bounds(spread: int) -> None:
+    with pytest.raises(InvalidFields):
+        tenant.decide(tenant.empty(f"ten_{TENANT}", TENANT), describe(spread), NOW)
+
+
+def test_a_tenant_describes_itself_only() -> None:
+    with pytest.raises(Conflict):
+        tenant.decide(tenant.empty(f"ten_{TENANT}", TENANT), describe(2, id="blue"), NOW)
