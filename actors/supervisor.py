@@ -157,7 +157,10 @@ class Supervisor:
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
             if self._clustered:
-                await self._follow_nodes()
+                try:
+                    await self._follow_nodes()
+                except Exception as error:  # whatever Ray raises while its control store is away
+                    log.warning("the Ray cluster cannot be followed: %s; trying again", error or type(error).__name__)
             for node in self.nodes.values():
                 for name, handle in node.handles.items():
                     self._ping_soon(name, handle)
@@ -170,12 +173,8 @@ class Supervisor:
                     found.draining = self._spawn(self._drain_node(found))
 
     async def _follow_nodes(self) -> None:
-        try:
-            async with asyncio.timeout(NODES_TIMEOUT_S):
-                present = await asyncio.to_thread(self._present)
-        except Exception as error:
-            log.warning("the Ray cluster does not say which nodes there are: %s", error or type(error).__name__)
-            return
+        async with asyncio.timeout(NODES_TIMEOUT_S):
+            present = await asyncio.to_thread(self._present)
         for name in [name for name in self.nodes if name not in present]:
             log.warning("node %s is gone", name)
             for handle in self.nodes.pop(name).handles.values():
@@ -183,7 +182,14 @@ class Supervisor:
         for name, found in present.items():
             if name not in self.nodes:
                 log.info("node %s has joined", name)
-                self._start_shards(self._settle(name, found["id"]), self._config.shards + self._config.standbys)
+                self._join(name, found["id"])
+
+    def _join(self, name: str, ray_id: str) -> None:
+        try:
+            self._start_shards(self._settle(name, ray_id), self._config.shards + self._config.standbys)
+        except Exception:
+            self.nodes.pop(name, None)  # begun again the next time: what runs already is found by its name
+            raise
 
     async def _status(self) -> dict[str, Any]:
         try:
@@ -230,13 +236,13 @@ class Supervisor:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
                 while node.name not in (await self._status()).get("emptied", ()):
                     await asyncio.sleep(WATCH_EVERY_S / 4)
-        except TimeoutError:
-            log.warning("node %s still owns partitions after %d s; trying again", node.name, DRAIN_TIMEOUT_S)
+            await _drain(node.shards)
+            for handle in node.handles.values():
+                processes.end(handle)
+        except Exception as error:
+            log.warning("node %s is not drained yet: %s; trying again", node.name, error or type(error).__name__)
             node.draining = None
             return
-        await _drain(node.shards)
-        for handle in node.handles.values():
-            processes.end(handle)
         node.shards, node.gateways, node.drained = {}, {}, True
         log.info("node %s is drained", node.name)
 
