@@ -104,6 +104,7 @@ class Membership:
         self._adopted = known.version
         version = max(known.version, self.assignment.version) + 1
         self.assignment = Assignment(version, list(known.owners), list(known.members), since=list(known.since))
+        self.draining |= set(known.draining)
         # What we decided before we knew is void: who owned nothing by then has no seat.
         self._moving.clear()
         for seat in self._seats.values():
@@ -157,6 +158,7 @@ class Membership:
         releases = self._move(alive, now)
         members = sorted((seat.member for seat in alive.values()), key=lambda member: member.name)
         self.assignment.members, self.assignment.moving = members, sorted(self._moving)
+        self.assignment.draining = sorted(self.draining)
         if self._told != self._said():
             self.assignment.version += 1
             before, self._told = self._told[0], self._said()
@@ -165,9 +167,10 @@ class Membership:
                     self.assignment.since[partition] = self.assignment.version
         return releases
 
-    def _said(self) -> tuple[list[str], list[Member], list[int]]:
+    def _said(self) -> tuple[list[str], list[Member], list[int], list[str]]:
         """What members are told, but for the version."""
-        return list(self.assignment.owners), self.assignment.members, self.assignment.moving
+        told = self.assignment
+        return list(told.owners), told.members, told.moving, told.draining
 
     def _excuse_our_own_absence(self, now: float) -> None:
         """What came while this process stood still has not been read yet: that is nobody's death, and no refusal."""
@@ -254,3 +257,7 @@ class Membership:
         owners = set(self.assignment.owners)
         busy = {seat.member.node for seat in self._seats.values() if seat.member.name in owners}
         return sorted(self.draining - busy)
+
+    def left(self) -> list[str]:
+        """Draining nodes on which nobody is alive any more, gateways included: what they had begun is finished."""
+        return sorted(self.draining - {member.node for member in self.assignment.members})

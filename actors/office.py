@@ -65,7 +65,8 @@ class Office:
         return {
             "stopping": self.stopping,
             "draining": sorted(membership.draining),
-            "drained": membership.drained(),
+            "emptied": membership.drained(),
+            "drained": membership.left(),
             "version": membership.assignment.version,
             "pid": os.getpid(),
         }
@@ -110,7 +111,7 @@ class Office:
             draining = self.membership.draining
             if node not in nodes | draining:
                 raise BadRequest(f"there is no node {node!r}; there are {', '.join(sorted(nodes))}")
-            if not nodes - draining - {node}:
+            if node not in draining and not nodes - draining - {node}:
                 raise BadRequest(f"{node} is the last node; to stop the hub, name none")
             self.membership.drain(node)
         self._decide()
