@@ -270,6 +270,9 @@ class Partition:
     # --- activation and passivation -------------------------------------------------------------------------------
 
     def _begin_activation(self, stream: str, tenant: str) -> Activation:
+        """Raises Unavailable where the partition is closed: nobody would load it, and a reader would wait for ever."""
+        if self.phase is Phase.CLOSED:
+            raise Unavailable("this partition has moved", retry_after_s=0.05)
         activation = Activation(stream, tenant)
         activation.last_used = self.clock.now()
         self.activations[stream] = activation

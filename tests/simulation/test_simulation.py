@@ -9,7 +9,7 @@ import pytest
 
 from tests.simulation.world import run
 
-CHUNK_SEEDS = 25
+CHUNK_SEEDS = 20
 CHUNKS = 4
 
 
