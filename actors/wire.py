@@ -280,7 +280,8 @@ class _CallerEnd(Link):
         proven, peer = payload[:PROOF_BYTES], payload[PROOF_BYTES:].decode(errors="replace")
         if kind == WELCOME and hmac.compare_digest(proven, proof(self._secret, "listener", self._nonce, peer)):
             self._known(peer)
-            self.welcome.set_result(None)
+            if not self.welcome.done():  # whoever connects may have given up this moment
+                self.welcome.set_result(None)
         else:
             self.drop("it does not know the secret")
 
