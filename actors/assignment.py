@@ -31,13 +31,17 @@ class Member(msgspec.Struct, array_like=True, frozen=True):
 class Assignment(msgspec.Struct, array_like=True):
     """A higher version wins everywhere. `owners[p]` is the shard that owns partition p, empty while nobody does.
 
-    `members` are alive. `moving` partitions are being given up by their owner, who must not open them again.
+    `members` are alive. `moving` partitions are being given up by their owner, who must not open them again. `since[p]` is
+    the version that gave p to its owner: one that did not hear everything learns from it that somebody else had p meanwhile.
+    `draining` nodes are to own nothing, for as long as they are the nodes they are.
     """
 
     version: int
     owners: list[str]
     members: list[Member] = []
     moving: list[int] = []
+    since: list[int] = []
+    draining: list[str] = []
 
     def of(self, shard: str) -> list[int]:
         return [partition for partition, owner in enumerate(self.owners) if owner == shard]

@@ -16,7 +16,7 @@ from actors.follower import Follower
 from actors.host import Host
 from actors.readers.courier import Sender
 from actors.wire import Disconnected, Link, Listener
-from hub.clock import SystemClock
+from hub.clock import Clock, SystemClock
 from hub.codec import decode_invocations, encode
 from hub.errors import HubError, Unavailable
 from hub.ports import Store
@@ -33,7 +33,15 @@ _mark = msgspec.msgpack.Decoder(tuple[int, int])
 
 class Desk:
     def __init__(
-        self, name: str, node: str, incarnation: int, *, store: Store, keyring: Keyring, sender: Sender
+        self,
+        name: str,
+        node: str,
+        incarnation: int,
+        *,
+        store: Store,
+        keyring: Keyring,
+        sender: Sender,
+        clock: Clock | None = None,
     ) -> None:
         self._name = name
         self._node = node
@@ -44,6 +52,8 @@ class Desk:
         self._attended: dict[str, Link] = {}
         self._follower: Follower | None = None
         self._assignment = Assignment(0, [])
+        self._since: dict[int, int] = {}
+        """Of each partition of ours: the version that gave it to us."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
         self.host = Host(
@@ -51,7 +61,7 @@ class Desk:
             incarnation=incarnation,
             store=store,
             keyring=keyring,
-            clock=SystemClock(),
+            clock=clock or SystemClock(),
             sender=sender,
             on_lost=lambda partition: self._spawn(self._reopen_if_mine(partition)),
         )
@@ -95,6 +105,10 @@ class Desk:
         mine = set(assignment.of(self._name))
         # What we hold without wanting it is being released: if it is somebody else's already, that was too slow.
         self.host.abandon(sorted((self.host.wanted | self.host.partitions.keys()) - mine))
+        # What somebody else had while we heard nothing of it is to be opened anew: we may have missed something.
+        since = {partition: assignment.since[partition] for partition in mine}
+        self.host.abandon([p for p in sorted(mine & self.host.wanted) if self._since.get(p) != since[p]])
+        self._since = since
         missing = [p for p in sorted(mine - self.host.wanted) if p not in assignment.moving]
         if missing:
             self.host.wanted.update(missing)

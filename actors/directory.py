@@ -58,14 +58,25 @@ class Directory:
         status: dict[str, Any] = (await self._started()).status()
         return status
 
+    async def marks(self) -> dict[str, str]:
+        """Of the settings that this hub was started with; see `hub.config.marks`."""
+        from hub.config import marks
 
-def start(config: Config, partitions: int, expected: int, *, on: str | None, detached: bool) -> Any:
+        return marks(self._config)
+
+
+def start(config: Config, partitions: int, expected: int, *, clustered: bool) -> Any:
+    """In a cluster it lives and dies with the head, without which nobody could start it again anyway: the death of a
+    node that carries shards is then decided by somebody who did not die with it.
+    """
     return processes.spawn(
-        Directory, NAME, config, partitions, expected, retries=-1, on=on, bound=False, detached=detached
+        Directory, NAME, config, partitions, expected, retries=-1, on_head=clustered, detached=clustered
     )
 
 
 async def find() -> tuple[str, int]:
     """Where the directory listens; waits for one that is being restarted."""
-    address: tuple[str, int] = await processes.find(NAME).address.remote()
+    # Ray looks names up by waiting for its control store, which may be away itself: not on the loop that carries messages.
+    found = await asyncio.to_thread(processes.find, NAME)
+    address: tuple[str, int] = await found.address.remote()
     return address

@@ -32,6 +32,7 @@ SWEEP_EVERY_S = 10.0
 OPEN_BACKOFF_FIRST_S = 0.1
 OPEN_BACKOFF_MAX_S = 2.0
 REPLAY_MAX_EVENTS = 10_000
+FLUSH_TIMEOUT_S = 1.0
 RELEASE_TIMEOUT_S = 10.0
 """Less than the directory waits, so that it hears of the end rather than guessing it."""
 
@@ -63,6 +64,7 @@ class Host:
         self.courier = Courier(store=store, sender=sender, ask=self.ask)
         self.publisher = Publisher(name, incarnation, self._durable)
         self._tasks: list[asyncio.Task[None]] = []
+        self._writing: set[asyncio.Task[None]] = set()
         self._timer_wake = asyncio.Event()
         self._store_lock = asyncio.Lock()
         self._closed_for: dict[int, HubError] = {}
@@ -199,6 +201,14 @@ class Host:
         await self.courier.finish(partition)
         partition.retire()
         await partition.settled()
+        # Nobody is served meanwhile. What the lists lack (of any partition here) its next owner can give them, too. Not
+        # `timeout`: what is half-way to the lists when it is cancelled would be neither there nor known to be missing.
+        writing = asyncio.get_running_loop().create_task(self._write_lists())
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        await asyncio.wait([writing], timeout=FLUSH_TIMEOUT_S)
+
+    async def _write_lists(self) -> None:
         await self.views.flush()
         await self.courier.save_checkpoints()
 

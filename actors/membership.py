@@ -57,6 +57,8 @@ class Membership:
         self._expected = expected
         self._began = now
         self._decided_at = now
+        self._divided = False
+        """The first assignment has been made, by us or before us."""
         self._era = era
         self._adopted = 0
         """The version of the predecessor's word that we go by."""
@@ -66,7 +68,7 @@ class Membership:
         """The seat each partition is to have, for the seats in `_targets_of`."""
         self._targets_of: tuple[str, ...] = ()
         self.draining: set[str] = set()
-        self.assignment = Assignment(era, [""] * partitions)
+        self.assignment = Assignment(era, [""] * partitions, since=[era] * partitions)
         self._told = self._said()
 
     # --- what is told ---------------------------------------------------------------------------------------------
@@ -95,13 +97,14 @@ class Membership:
         """
         began = any(self.assignment.owners) and now - self._began > RETURN_PATIENCE_S
         foreign = (known.version < self._era and not began) or known.version > self.assignment.version
-        return foreign and known.version > self._adopted and len(known.owners) == self._partitions
+        return foreign and known.version > self._adopted and len(known.owners) == len(known.since) == self._partitions
 
     def _adopt(self, known: Assignment, now: float) -> None:
         """We were restarted: the last word of our predecessor holds, and those it knew are expected back."""
         self._adopted = known.version
         version = max(known.version, self.assignment.version) + 1
-        self.assignment = Assignment(version, list(known.owners), list(known.members))
+        self.assignment = Assignment(version, list(known.owners), list(known.members), since=list(known.since))
+        self.draining |= set(known.draining)
         # What we decided before we knew is void: who owned nothing by then has no seat.
         self._moving.clear()
         for seat in self._seats.values():
@@ -109,6 +112,7 @@ class Membership:
         seats = {member.name: seat_name(member) for member in known.members if member.seat != STANDBY}
         self._targets_of, self._targets = (), [seats.get(owner, "") for owner in known.owners]
         self._told = self._said()
+        self._divided = self._divided or any(known.owners)
         for member in known.members:
             if member.name not in self._seats:
                 self._seats[member.name] = Seat(member, now, False, now, now + RETURN_PATIENCE_S)
@@ -154,14 +158,19 @@ class Membership:
         releases = self._move(alive, now)
         members = sorted((seat.member for seat in alive.values()), key=lambda member: member.name)
         self.assignment.members, self.assignment.moving = members, sorted(self._moving)
+        self.assignment.draining = sorted(self.draining)
         if self._told != self._said():
-            self._told = self._said()
             self.assignment.version += 1
+            before, self._told = self._told[0], self._said()
+            for partition, owner in enumerate(self.assignment.owners):
+                if owner != before[partition]:
+                    self.assignment.since[partition] = self.assignment.version
         return releases
 
-    def _said(self) -> tuple[list[str], list[Member], list[int]]:
+    def _said(self) -> tuple[list[str], list[Member], list[int], list[str]]:
         """What members are told, but for the version."""
-        return list(self.assignment.owners), self.assignment.members, self.assignment.moving
+        told = self.assignment
+        return list(told.owners), told.members, told.moving, told.draining
 
     def _excuse_our_own_absence(self, now: float) -> None:
         """What came while this process stood still has not been read yet: that is nobody's death, and no refusal."""
@@ -210,6 +219,7 @@ class Membership:
         seated = {seat_name(s.member): s.member.name for s in alive.values() if s.member.seat != STANDBY}
         if not seated or not self._enough(len(seated), now):
             return {}
+        self._divided = True
         # Those we have only heard of may bring later news of who owns what.
         waiting = any(seat.awaited_until for seat in alive.values())
         releases: dict[str, list[int]] = {}
@@ -238,8 +248,7 @@ class Membership:
 
     def _enough(self, seated: int, now: float) -> bool:
         """Before the first assignment: everybody who is expected is there, or has been waited for long enough."""
-        first = not any(self.assignment.owners)
-        return not first or seated >= self._expected or now - self._began > FIRST_PATIENCE_S
+        return self._divided or seated >= self._expected or now - self._began > FIRST_PATIENCE_S
 
     # --- what others ask ------------------------------------------------------------------------------------------
 
@@ -248,3 +257,7 @@ class Membership:
         owners = set(self.assignment.owners)
         busy = {seat.member.node for seat in self._seats.values() if seat.member.name in owners}
         return sorted(self.draining - busy)
+
+    def left(self) -> list[str]:
+        """Draining nodes on which nobody is alive any more, gateways included: what they had begun is finished."""
+        return sorted(self.draining - {member.node for member in self.assignment.members})

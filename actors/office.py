@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from actors import wire
 from actors.assignment import Assignment, Member, encode_assignment
 from actors.membership import RELEASE_TIMEOUT_S, Membership
 from actors.wire import Disconnected, Link, Listener
+from hub.clock import Clock, SystemClock
 from hub.errors import BadRequest, HubError, Unavailable
 
 log = logging.getLogger("hub.directory")
@@ -37,9 +37,10 @@ class Office:
         seats: int,
         expected: int,
         now: Callable[[], float] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._now = now or asyncio.get_running_loop().time
-        era = time.time_ns() // 1_000_000
+        era = (clock or SystemClock()).now()
         self.membership = Membership(partitions, seats=seats, expected=expected, now=self._now(), era=era)
         self.address = ("", 0)
         self.stopping = False
@@ -64,7 +65,8 @@ class Office:
         return {
             "stopping": self.stopping,
             "draining": sorted(membership.draining),
-            "drained": membership.drained(),
+            "emptied": membership.drained(),
+            "drained": membership.left(),
             "version": membership.assignment.version,
             "pid": os.getpid(),
         }
@@ -109,7 +111,7 @@ class Office:
             draining = self.membership.draining
             if node not in nodes | draining:
                 raise BadRequest(f"there is no node {node!r}; there are {', '.join(sorted(nodes))}")
-            if not nodes - draining - {node}:
+            if node not in draining and not nodes - draining - {node}:
                 raise BadRequest(f"{node} is the last node; to stop the hub, name none")
             self.membership.drain(node)
         self._decide()

@@ -62,7 +62,7 @@ class Batch:
         self.keys: list[StoredKey] = []
         self.entries: list[Entry] = []
         self.answers: list[tuple[Ticket, Answer]] = []
-        self.touched: set[Activation] = set()
+        self.touched: dict[Activation, None] = {}
 
 
 class Partition:
@@ -224,7 +224,7 @@ class Partition:
         self._next_offset = offset
         batch.records += records
         batch.entries += entries
-        batch.touched.add(activation)
+        batch.touched[activation] = None
         activation.last_batch = batch.serial
         activation.last_offset = offset - 1
         activation.events_since_snapshot += len(records)

@@ -9,6 +9,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 NAMESPACE = "hub"
 CALLS_MAX_AT_ONCE = 10_000
+HEAD_ONLY = "node:__internal_head__"
+"""A resource that Ray gives to the head alone, so that work can be placed there."""
+HEAD_SHARE = 0.001
 
 
 def spawn(
@@ -17,19 +20,21 @@ def spawn(
     *args: object,
     retries: int = 0,
     on: str | None = None,
-    bound: bool = True,
+    on_head: bool = False,
     detached: bool = False,
 ) -> Any:
     """Start a process and return its handle, or that of the one that has this name already.
 
-    `retries`: how often Ray itself repeats a call that died with it. `on`: the Ray node it runs on, and nowhere else
-    where it is `bound` to it. `detached`: it outlives the program that started it.
+    `retries`: how often Ray itself repeats a call that died with it. `on`: the Ray node it runs on, and nowhere else.
+    `on_head`: on the node of Ray's control store, whichever that is. `detached`: it outlives the program that started it.
     """
     remote: Any = ray.remote
     actor = remote(num_cpus=0, max_restarts=-1, max_task_retries=retries, max_concurrency=CALLS_MAX_AT_ONCE)(shell)
     options: dict[str, Any] = {"name": name, "namespace": NAMESPACE, "get_if_exists": True}
     if on is not None:
-        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(on, soft=not bound)
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(on, soft=False)
+    if on_head:
+        options["resources"] = {HEAD_ONLY: HEAD_SHARE}
     if detached:
         options["lifetime"] = "detached"
     return actor.options(**options).remote(*args)

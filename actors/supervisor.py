@@ -14,7 +14,7 @@ import msgspec
 import ray
 
 from actors import directory, processes, shard
-from hub.config import Config, is_loopback
+from hub.config import Config, is_loopback, marks
 
 log = logging.getLogger("hub.supervisor")
 
@@ -79,18 +79,31 @@ class Supervisor:
             raise ValueError("no node of the Ray cluster has a CPU to give; start one with: ray start --address=…")
         if not _one_machine(nodes) and self._config.storage.startswith("sqlite:"):
             raise ValueError("embedded storage serves one machine; give --storage postgresql://… or mongodb://…")
-        here = None if self._config.ray_address is None else ray.get_runtime_context().get_node_id()
-        self._directory = directory.start(
-            self._config,
-            self._partitions,
-            self._config.shards * len(nodes),
-            on=here,
-            detached=self._clustered,
-        )
+        expected = self._config.shards * len(nodes)
+        self._directory = directory.start(self._config, self._partitions, expected, clustered=self._clustered)
+        if self._clustered:
+            self._adopt(nodes)
         for name, found in nodes.items():
-            self._settle(name, found["id"])
-        for node in self.nodes.values():
-            self._start_shards(node, self._config.shards)
+            if name not in self.nodes:
+                self._start_shards(self._settle(name, found["id"]), self._config.shards)
+
+    def _adopt(self, nodes: dict[str, dict[str, Any]]) -> None:
+        """The hub of an earlier `hub serve` may be running here: it goes on, if it is the one that we would start.
+
+        Raises ValueError where it is another one.
+        """
+        get: Any = ray.get
+        running = get(self._directory.marks.remote(), timeout=START_TIMEOUT_S)
+        mine = marks(self._config)
+        others = [name for name in mine if running.get(name) != mine[name]]
+        if others:
+            raise ValueError(
+                f"a hub runs on this cluster that was started with another {', '.join(others)}; "
+                "start with the same, or stop it first: hub drain"
+            )
+        for name in get(self._directory.status.remote(), timeout=START_TIMEOUT_S)["drained"]:
+            if name in nodes:
+                self.nodes[name] = Node(name, nodes[name]["id"], {}, {}, drained=True)
 
     @property
     def _clustered(self) -> bool:
@@ -134,7 +147,8 @@ class Supervisor:
                 await call
         # A standby is not needed to be ready, and starting it would delay those that are.
         for node in self.nodes.values():
-            self._start_shards(node, self._config.shards + self._config.standbys)
+            if not node.drained:
+                self._start_shards(node, self._config.shards + self._config.standbys)
 
     # --- watching -------------------------------------------------------------------------------------------------
 
@@ -143,7 +157,10 @@ class Supervisor:
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
             if self._clustered:
-                await self._follow_nodes()
+                try:
+                    await self._follow_nodes()
+                except Exception as error:  # whatever Ray raises while its control store is away
+                    log.warning("the Ray cluster cannot be followed: %s; trying again", error or type(error).__name__)
             for node in self.nodes.values():
                 for name, handle in node.handles.items():
                     self._ping_soon(name, handle)
@@ -156,12 +173,8 @@ class Supervisor:
                     found.draining = self._spawn(self._drain_node(found))
 
     async def _follow_nodes(self) -> None:
-        try:
-            async with asyncio.timeout(NODES_TIMEOUT_S):
-                present = await asyncio.to_thread(self._present)
-        except Exception as error:
-            log.warning("the Ray cluster does not say which nodes there are: %s", error or type(error).__name__)
-            return
+        async with asyncio.timeout(NODES_TIMEOUT_S):
+            present = await asyncio.to_thread(self._present)
         for name in [name for name in self.nodes if name not in present]:
             log.warning("node %s is gone", name)
             for handle in self.nodes.pop(name).handles.values():
@@ -169,7 +182,14 @@ class Supervisor:
         for name, found in present.items():
             if name not in self.nodes:
                 log.info("node %s has joined", name)
-                self._start_shards(self._settle(name, found["id"]), self._config.shards + self._config.standbys)
+                self._join(name, found["id"])
+
+    def _join(self, name: str, ray_id: str) -> None:
+        try:
+            self._start_shards(self._settle(name, ray_id), self._config.shards + self._config.standbys)
+        except Exception:
+            self.nodes.pop(name, None)  # begun again the next time: what runs already is found by its name
+            raise
 
     async def _status(self) -> dict[str, Any]:
         try:
@@ -211,13 +231,18 @@ class Supervisor:
     async def _drain_node(self, node: Node) -> None:
         """Its sessions go elsewhere while its partitions move; when both are done its processes end."""
         log.info("draining node %s", node.name)
-        await _drain(node.gateways, LINGER_S)
-        async with asyncio.timeout(DRAIN_TIMEOUT_S):
-            while node.name not in (await self._status()).get("drained", ()):
-                await asyncio.sleep(WATCH_EVERY_S / 4)
-        await _drain(node.shards)
-        for handle in node.handles.values():
-            processes.end(handle)
+        try:
+            await _drain(node.gateways, LINGER_S)
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                while node.name not in (await self._status()).get("emptied", ()):
+                    await asyncio.sleep(WATCH_EVERY_S / 4)
+            await _drain(node.shards)
+            for handle in node.handles.values():
+                processes.end(handle)
+        except Exception as error:
+            log.warning("node %s is not drained yet: %s; trying again", node.name, error or type(error).__name__)
+            node.draining = None
+            return
         node.shards, node.gateways, node.drained = {}, {}, True
         log.info("node %s is drained", node.name)
 

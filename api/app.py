@@ -5,6 +5,7 @@ Hot paths are recognised by their path and go straight to bare ASGI; everything 
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ class Application:
 
     async def _http(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
+        if self._gateway.draining:
+            send = _for_the_last_time(send)
         if path.startswith("/webhooks/") and path.count("/") == 2 and method in ("GET", "POST"):
             await webhook(self._gateway, path[10:], scope, receive, send)
         elif method == "POST" and path.startswith("/v1/channels/") and path.endswith("/inbound"):
@@ -79,6 +82,17 @@ async def _close(receive: Receive, send: Send, code: int, reason: str) -> None:
     await receive()
     await send({"type": "websocket.accept"})
     await send({"type": "websocket.close", "code": code, "reason": reason})
+
+
+def _for_the_last_time(send: Send) -> Send:
+    """The answer, and a word that the next request must come on a new connection: to somebody else, we hope."""
+
+    async def tell(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+        await send(message)
+
+    return tell
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -70,11 +70,13 @@ class CustomerChat:
     async def run(self) -> None:
         gauge = self._gateway.metrics.sessions.labels("customer")
         gauge.inc()
+        self._gateway.sessions.add(self._session)
         try:
             if await self._greet():
                 await self._serve()
         finally:
             gauge.dec()
+            self._gateway.sessions.discard(self._session)
             await self._session.finish()
             if self._subscription is not None:
                 self._gateway.fanout.unsubscribe(self._channel.tenant, self._subscription)

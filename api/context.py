@@ -17,6 +17,7 @@ from api.fanout import Fanout
 from api.metrics import GatewayMetrics
 from api.placement import Placement
 from api.presence import Presence
+from api.sessions import GOING_AWAY, Session
 from hub import positions
 from hub.clock import SystemClock
 from hub.commands import Answer, Command, Done, GetConversation, Invocation, ReceiveMessage, Refused
@@ -72,6 +73,7 @@ class Gateway:
         self.admission = Admission(tenant_per_s=config.tenant_messages_per_second)
         self.metrics = GatewayMetrics()
         self.draining = False
+        self.sessions: set[Session] = set()
         self._written: dict[int, int] = {}
         self._reached: dict[int, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -89,6 +91,11 @@ class Gateway:
         await self.router.stop()
         await self.shared.close()
         await self.store.close()
+
+    def close_sessions(self) -> None:
+        """We are going: every session resumes elsewhere."""
+        for session in self.sessions:
+            session.close(GOING_AWAY, "this server is going away; resume elsewhere")
 
     # --- commands -------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.publication import Feed, Publication, decode_feeds
-from api.sessions import GOING_AWAY, TOO_SLOW, Session
+from api.sessions import TOO_SLOW, Session
 from hub import positions
 from hub.errors import HubError, NotFound, Unavailable
 from hub.ids import stream_partition
@@ -386,13 +386,6 @@ class Fanout:
     def sessions(self) -> int:
         groups = (g for t in self._tenants.values() for g in (t.inbox, *t.conversations.values(), *t.streams.values()))
         return len({id(s.session) for group in groups for s in group})
-
-    def close_all(self) -> None:
-        """The gateway is going: every session resumes elsewhere."""
-        for topics in self._tenants.values():
-            groups = [topics.inbox, *topics.conversations.values(), *topics.streams.values()]
-            for subscription in [s for group in groups for s in group]:
-                subscription.session.close(GOING_AWAY, "this server is going away; resume elsewhere")
 
     def followers(self, tenant: str, topic: str) -> list[Subscription]:
         topics = self._tenants.get(tenant)

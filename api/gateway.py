@@ -33,6 +33,7 @@ class GatewayActor:
         self._server: Any = None
         self._serving: Any = None
         self._starting: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
 
     async def ping(self) -> int:
         """Our process id, once we listen. Raises what keeps us from that."""
@@ -49,6 +50,7 @@ class GatewayActor:
         from api.app import Application
         from api.context import Gateway
         from api.listener import listen
+        from api.server import Server
         from hub import process
         from hub.storage import open_store
 
@@ -74,7 +76,7 @@ class GatewayActor:
             date_header=False,
             proxy_headers=False,
         )
-        self._server = _quiet_server(settings)
+        self._server = Server(settings)
         self._serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[listener]))
         while not self._server.started:
             if self._serving.done():
@@ -85,12 +87,18 @@ class GatewayActor:
     async def drain(self, linger_s: float = 0.0) -> None:
         """Say no to `/readyz`, tell the sessions to go elsewhere, finish what is under way.
 
-        Requests are still taken for `linger_s`, until whoever shares them out has seen that we are not ready.
+        Requests are still taken for `linger_s`, until whoever shares them out has seen that we are not ready; each is
+        told to bring the next one elsewhere.
         """
-        if self._gateway is None:
+        if self._server is None:
             return
+        if self._leaving is None:
+            self._leaving = asyncio.get_running_loop().create_task(self._leave(linger_s))
+        await asyncio.shield(self._leaving)
+
+    async def _leave(self, linger_s: float) -> None:
         self._gateway.draining = True
-        self._gateway.fanout.close_all()
+        self._gateway.close_sessions()
         await asyncio.sleep(linger_s)
         self._server.should_exit = True
         try:
@@ -99,17 +107,6 @@ class GatewayActor:
         except TimeoutError:
             log.warning("some connections did not end in %d s", DRAIN_TIMEOUT_S)
         await self._gateway.stop()
-
-
-def _quiet_server(settings: Any) -> Any:
-    """uvicorn without its signal handling: the supervisor decides when to stop."""
-    import contextlib
-
-    import uvicorn
-
-    server = uvicorn.Server(settings)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]
-    return server
 
 
 def _raise_file_limit() -> None:

@@ -16,6 +16,8 @@ QUEUE_MAX_CHARS = 16 * 1024 * 1024
 # Of all sessions of this gateway together: many that are a little slow must not fill the memory either.
 QUEUES_MAX_CHARS = 256 * 1024 * 1024
 FINISH_TIMEOUT_S = 2.0
+# One that is too slow to be told anything needs longer to be told so, and holds no more than a frame meanwhile.
+SLOW_FINISH_TIMEOUT_S = 30.0
 
 UNAUTHENTICATED = 4401
 FORBIDDEN = 4403
@@ -84,7 +86,8 @@ class Session:
         """The connection's work is over: let what is queued, a close above all, still go out."""
         self.closed = True
         if self._pump_task is not None:
-            await asyncio.wait([self._pump_task], timeout=FINISH_TIMEOUT_S)
+            slow = self._close is not None and self._close[0] == TOO_SLOW
+            await asyncio.wait([self._pump_task], timeout=SLOW_FINISH_TIMEOUT_S if slow else FINISH_TIMEOUT_S)
 
     async def _pump(self) -> None:
         try:

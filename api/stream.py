@@ -95,11 +95,13 @@ class AgentStream:
     async def run(self) -> None:
         gauge = self._gateway.metrics.sessions.labels("agent")
         gauge.inc()
+        self._gateway.sessions.add(self._session)
         try:
             if await self._sign_in():
                 await self._serve()
         finally:
             gauge.dec()
+            self._gateway.sessions.discard(self._session)
             await self._session.finish()
             for task in self._catching:
                 task.cancel()

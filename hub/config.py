@@ -7,6 +7,7 @@ got and what it takes.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
@@ -207,6 +208,15 @@ def load(flags: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> 
             f"--demo has well-known passwords, so --host must be loopback: got {config.host!r}, takes 127.0.0.1"
         )
     return config
+
+
+OWN_TO_EACH_START = frozenset({"data_dir", "ray_address", "log_level"})
+
+
+def marks(config: Config) -> dict[str, str]:
+    """Of each setting that makes one hub differ from another, a mark that tells whether it is the same, not what it is."""
+    told = {name: value for name, value in msgspec.structs.asdict(config).items() if name not in OWN_TO_EACH_START}
+    return {name: hashlib.sha256(f"{name}={value}".encode()).hexdigest()[:16] for name, value in told.items()}
 
 
 def is_loopback(host: str) -> bool:

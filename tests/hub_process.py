@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import websockets
 from tests.processes import command_of, cpu_seconds, descendants
 
 START_TIMEOUT_S = 60.0
+CONNECTIONS_MAX_COUNT = 60
 FRAME_TIMEOUT_S = 10.0
 KEY = {"X-API-Key": "demo-key"}
 
@@ -34,7 +35,10 @@ def free_port() -> int:
 
 
 class HubProcess:
-    """`args` follow `--demo`; whoever needs another host or no demo says so with `demo=False` and a `ready_url`."""
+    """`args` follow `--demo`; whoever needs another host or no demo says so with `demo=False` and a `ready_url`.
+
+    With a `command` of its own, such as a service's, it is told everything by variables.
+    """
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class HubProcess:
         port: int | None = None,
         *,
         args: Sequence[str] = (),
+        command: Sequence[str] = (),
         demo: bool = True,
         ready_url: str | None = None,
         **env: str,
@@ -51,6 +56,7 @@ class HubProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.ws = f"ws://127.0.0.1:{self.port}"
         self._args = ["--demo", *args] if demo else args
+        self._command = command
         self._ready_url = ready_url or self.url
         self._env = {k: v for k, v in os.environ.items() if not k.startswith("HUB_")} | env
         self.process: subprocess.Popen[bytes] | None = None
@@ -60,9 +66,11 @@ class HubProcess:
         began = time.monotonic()
         log = open(self.data_dir.with_suffix(".log"), "ab")  # noqa: SIM115 (lives as long as the process)
         command = [sys.executable, "-m", "api.cli", "serve", "--port", str(self.port)]
+        command += ["--data-dir", str(self.data_dir), *self._args]
+        told = {"HUB_DEMO": "true", "HUB_PORT": str(self.port), "HUB_DATA_DIR": str(self.data_dir)}
         self.process = subprocess.Popen(
-            [*command, "--data-dir", str(self.data_dir), *self._args],
-            env=self._env,
+            self._command or command,
+            env=self._env | (told if self._command else {}),
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -121,6 +129,23 @@ def running_hub(data_dir: Path, **env: str) -> Iterator[HubProcess]:
         yield hub
     finally:
         hub.stop()
+
+
+@contextlib.asynccontextmanager
+async def one_client_for_each_gateway(hub: HubProcess, count: int = 2) -> AsyncIterator[list[httpx.AsyncClient]]:
+    """The kernel spreads connections over them: connect until all were met, and keep one to each."""
+    async with contextlib.AsyncExitStack() as stack:
+        found: dict[str, httpx.AsyncClient] = {}
+        for _ in range(CONNECTIONS_MAX_COUNT):
+            keep = httpx.Limits(max_connections=1, keepalive_expiry=120)
+            http = httpx.AsyncClient(base_url=hub.url, limits=keep, trust_env=False, timeout=30)
+            await stack.enter_async_context(http)
+            name = (await http.get("/v1/status", headers=KEY)).json()["gateway"]
+            found.setdefault(name, http)
+            if len(found) == count:
+                break
+        assert len(found) == count, f"every connection met one of {sorted(found)}"
+        yield list(found.values())
 
 
 # --- the parties ------------------------------------------------------------------------------------------------------

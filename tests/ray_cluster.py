@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, by the same `ray start` commands that a real one is made with.
+"""A Ray cluster of several nodes on this machine, by the very commands of cluster.yaml.
 
     with RayCluster(nodes=2) as cluster:
         cluster.address            # what `hub serve --ray-address` takes
@@ -27,8 +27,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from actors.supervisor import RAY_ENVIRONMENT
 from tests.aftercare import Aftercare
+from tests.deployment import Deployment
 from tests.namespaces import Bridge
 from tests.processes import adopt_orphans, alive, command_of, descendants, end_family, tell
 
@@ -36,17 +36,10 @@ NODE_CPUS = 2
 OBJECT_STORE_BYTES = 80 * 1024 * 1024
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
-# A node that does not answer three times in a row, half a second apart, is dead. Ray's own defaults take over 20 s.
-HEALTH_CHECKS = {
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
-}
 
 
 class Node:
-    """One node: `ray start --block` and everything that comes from it."""
+    """One node: `ray start` and everything that comes from it."""
 
     def __init__(self, cluster: RayCluster, name: str, ip: str) -> None:
         self.name = name
@@ -56,6 +49,8 @@ class Node:
         self._folder = cluster.folder / name
         self._process: subprocess.Popen[bytes] | None = None
         self.seconds_to_join = 0.0
+        self._earlier: set[str] = set()
+        """What it was called before: the cluster may not have noticed its end yet when it is started again."""
 
     @property
     def is_head(self) -> bool:
@@ -66,10 +61,12 @@ class Node:
     def begin(self) -> None:
         """Start it; it has not joined yet when this returns."""
         self._folder.mkdir(exist_ok=True)
+        if self.seconds_to_join:
+            self._earlier |= self._cluster.ids(self.ip)
         log = open(self._cluster.folder / f"{self.name}.log", "ab")  # noqa: SIM115 (lives as long as the process)
         prefix = ["ip", "netns", "exec", self.netns] if self.netns else []
         self._process = subprocess.Popen(
-            [*prefix, *self._command()],
+            [*prefix, "bash", "-c", self._command()],
             env=self._cluster.environment,
             stdout=log,
             stderr=log,
@@ -79,28 +76,26 @@ class Node:
         log.close()
         self._cluster.aftercare.promise("kill", str(self._process.pid))
 
-    def _command(self) -> list[str]:
-        ray = str(Path(sys.executable).parent / "ray")
-        command = [ray, "start", "--block", "--disable-usage-stats", "--include-log-monitor=false"]
-        command += [f"--node-ip-address={self.ip}", f"--object-store-memory={OBJECT_STORE_BYTES}"]
-        command += [f"--temp-dir={self._folder}", "--dashboard-agent-listen-port=0"]
+    def _command(self) -> str:
+        """That of cluster.yaml, and what several nodes on one machine need: that each has its own of everything."""
+        own = ["--block", "--include-log-monitor=false", f"--node-ip-address={self.ip}"]
+        own += [f"--object-store-memory={OBJECT_STORE_BYTES}", f"--temp-dir={self._folder}"]
+        own += ["--dashboard-agent-listen-port=0"]
+        address, deployment = self._cluster.address, self._cluster.deployment
         if self.is_head:
-            port = self._cluster.address.rpartition(":")[2]
-            # No CPUs: nothing that belongs on a node of its own is placed beside the control store.
-            return [*command, "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false"]
-        return [*command, f"--address={self._cluster.address}", f"--num-cpus={NODE_CPUS}"]
+            return " ".join([deployment.head_command(address), *own])
+        return " ".join([deployment.node_command(address), *own, f"--num-cpus={NODE_CPUS}"])
 
     def start(self) -> None:
         """Start it, or start it again; returns once the cluster knows it as alive."""
-        began = time.monotonic()
         self.begin()
         self.wait_joined()
-        self.seconds_to_join = time.monotonic() - began
 
     def wait_joined(self) -> None:
         began = time.monotonic()
         while time.monotonic() - began < START_TIMEOUT_S:
-            if self.ip in self._cluster.alive_ips():
+            if self._cluster.ids(self.ip) - self._earlier:
+                self.seconds_to_join = time.monotonic() - began
                 return
             assert self._process is not None
             if self._process.poll() is not None:
@@ -128,6 +123,12 @@ class Node:
             tell(pid, signal.SIGKILL)
         self.kill()
 
+    @property
+    def hub_name(self) -> str:
+        """What the hub calls it, for as long as Ray on it is not started again."""
+        [id] = self._cluster.ids(self.ip) - self._earlier
+        return id[:8]
+
     # --- its processes --------------------------------------------------------------------------------------------
 
     def pids(self) -> list[int]:
@@ -146,14 +147,13 @@ class Node:
 
 
 class RayCluster:
-    """A head without CPUs and `nodes` nodes with two each. `health_checks` are Ray's settings of when a node is dead."""
+    """A head without CPUs and `nodes` nodes with two each."""
 
-    def __init__(
-        self, nodes: int = 2, *, namespaces: bool = False, health_checks: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, nodes: int = 2, *, namespaces: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rayc-", dir="/tmp"))  # sockets want short paths
         self.aftercare = Aftercare()
-        self.environment = _environment(HEALTH_CHECKS if health_checks is None else health_checks)
+        self.deployment = Deployment(self.folder / "home")
+        self.environment = self.deployment.environment
         self._bridge = Bridge(self.aftercare) if namespaces else None
         network = self._bridge.network if self._bridge else f"127.77.{os.getpid() % 250}"
         head_ip = f"{network}.1"
@@ -187,6 +187,7 @@ class RayCluster:
 
     def start(self) -> None:
         """Start the head, and all nodes at once as soon as its control store listens."""
+        self.deployment.sign_in()
         self.head.begin()
         _wait_for_port(self.address)
         for node in self.nodes:
@@ -205,6 +206,7 @@ class RayCluster:
     def close(self) -> None:
         for node in [*self.nodes, self.head]:
             node.kill()
+        self.deployment.sign_out()
         if self._bridge is not None:
             self._bridge.close()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -227,13 +229,20 @@ class RayCluster:
         """Addresses of the nodes that the control store takes for alive."""
         return {str(info["ip"]) for info in self._infos() if info["alive"]}
 
+    def ids(self, ip: str) -> set[str]:
+        """Of the node at that address: two, while the death of the first one has not been noticed."""
+        return {str(info["id"]) for info in self._infos() if info["alive"] and info["ip"] == ip}
+
     def _infos(self) -> list[dict[str, Any]]:
         from ray._raylet import GcsClient
 
         with contextlib.suppress(Exception):
             found = GcsClient(address=self.address).get_all_node_info(timeout=2)
             # State 0 is alive: protobuf's GcsNodeInfo.GcsNodeState.
-            return [{"ip": info.node_manager_address, "alive": info.state == 0} for info in found.values()]
+            return [
+                {"id": info.node_id.hex(), "ip": info.node_manager_address, "alive": info.state == 0}
+                for info in found.values()
+            ]
         return []
 
     def wait_dead(self, node: Node, timeout_s: float = 60.0) -> float:
@@ -244,14 +253,6 @@ class RayCluster:
                 raise AssertionError(f"after {timeout_s} s the cluster still takes {node.name} for alive")
             time.sleep(0.02)
         return time.monotonic() - began
-
-
-def _environment(health_checks: dict[str, str]) -> dict[str, str]:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HUB_", "RAY_"))}
-    # The shards' classes are pickled by reference: the nodes must find our packages.
-    root = str(Path(__file__).parent.parent)
-    # Said, since Ray guesses it anew in each process from what an earlier run may have left in the home folder.
-    return inherited | RAY_ENVIRONMENT | health_checks | {"PYTHONPATH": root, "RAY_AUTH_MODE": "disabled"}
 
 
 def _free_port(ip: str) -> int:
@@ -284,7 +285,8 @@ def main() -> int:
     parser.add_argument("--namespaces", action="store_true", help="a network for each node (root)")
     args = parser.parse_args()
     with until_interrupted(), RayCluster(args.nodes, namespaces=args.namespaces) as cluster:
-        print(f"hub serve --ray-address {cluster.address}", flush=True)
+        token = cluster.environment["RAY_AUTH_TOKEN_PATH"]
+        print(f"RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={token} hub serve --ray-address {cluster.address}", flush=True)
         for node in (cluster.head, *cluster.nodes):
             print(f"{node.name}: {node.ip}, raylet {node.raylet()}", flush=True)
         print("Ctrl-C ends it.", flush=True)

@@ -141,10 +141,12 @@ class ViewsReader:
             self._pending.pop(number, None)
 
     async def _catch_up(self, partition: Partition) -> None:
+        # What is committed from here on is noted: whoever chased the end would hold up everybody else under traffic.
+        end = partition.durable
         after = await self._store.views.checkpoint(partition.number)
-        progress = CatchUp(log, "lists are rebuilt", partition.number, after, partition.durable)
-        while after < partition.durable:
-            upto = min(after + CATCH_UP_CHUNK_EVENTS, partition.durable)
+        progress = CatchUp(log, "lists are rebuilt", partition.number, after, end)
+        while after < end:
+            upto = min(after + CATCH_UP_CHUNK_EVENTS, end)
             pending = Pending(after)
             for entry in await partition.replay(after, upto):
                 pending.add(entry)

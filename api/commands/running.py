@@ -39,7 +39,14 @@ def register(commands: Any) -> None:
         "Returns when it is done: the node's machine may then be stopped or restarted. Without --node the hub stops.",
     )
     _where(drain)
-    drain.add_argument("--node", default="", metavar="NAME", help="the node to empty; hub status lists them")
+    which = drain.add_mutually_exclusive_group()
+    which.add_argument("--node", default="", metavar="NAME", help="the node to empty; hub status lists them")
+    which.add_argument(
+        "--here",
+        metavar="URL",
+        help="the node of the gateway at this address, such as http://127.0.0.1:8000; --url should be another's, "
+        "or what stands before all of them",
+    )
     drain.add_argument(
         "--timeout", type=float, default=DRAIN_TIMEOUT_S, metavar="S", help="give up after (default 120)"
     )
@@ -56,7 +63,12 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _drain(args: argparse.Namespace) -> int:
-    return _told(lambda: _drain_and_wait(args))
+    def drain() -> None:
+        if args.here:
+            args.node = _ask(args, "GET", "/v1/status", url=args.here)["node"]
+        _drain_and_wait(args)
+
+    return _told(drain)
 
 
 def _told(work: Any) -> int:
@@ -94,14 +106,17 @@ def _drain_and_wait(args: argparse.Namespace) -> None:
     raise Unreachable(f"{what} is not drained after {args.timeout:.0f} s; see hub status and its log, then ask again")
 
 
-def _ask(args: argparse.Namespace, method: str, path: str, body: dict[str, str] | None = None) -> Any:
+def _ask(
+    args: argparse.Namespace, method: str, path: str, body: dict[str, str] | None = None, *, url: str | None = None
+) -> Any:
+    url = (url or args.url).rstrip("/")
     headers = {"authorization": f"Bearer {_token(args)}"}
     try:
         answer = httpx.request(
-            method, f"{args.url}{path}", json=body, headers=headers, trust_env=False, timeout=ANSWER_TIMEOUT_S
+            method, f"{url}{path}", json=body, headers=headers, trust_env=False, timeout=ANSWER_TIMEOUT_S
         )
     except httpx.HTTPError as error:
-        raise Unreachable(f"no hub answers at {args.url}: {error}") from None
+        raise Unreachable(f"no hub answers at {url}: {error}") from None
     if answer.status_code != 200:
         raise Unreachable(_refusal(answer))
     return answer.json()

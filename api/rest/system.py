@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
+from actors.assignment import Assignment
 from api.rest.deps import Services, Who, json
 from hub import __version__
 from hub.errors import Forbidden, HubError
@@ -76,12 +77,25 @@ async def status(gateway: Services, who: Who) -> Response:
             "node": gateway.node,
             "shards": figures,
             "sessions": gateway.fanout.sessions(),
+            "nodes": _nodes(assignment),
             "members": [
                 {"name": m.name, "role": m.role, "node": m.node, "partitions": len(assignment.of(m.name))}
                 for m in assignment.members
             ],
         }
     )
+
+
+def _nodes(assignment: Assignment) -> list[dict[str, object]]:
+    """What each node carries; one that drains says so until nobody is left on it."""
+    return [
+        {
+            "name": node,
+            "state": "draining" if node in assignment.draining else "serving",
+            "partitions": sum(len(assignment.of(m.name)) for m in assignment.members if m.node == node),
+        }
+        for node in sorted({member.node for member in assignment.members})
+    ]
 
 
 class Drain(BaseModel):

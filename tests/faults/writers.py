@@ -161,6 +161,8 @@ class HttpWriter(Writer):
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def attempt(self, n: int) -> str | None:
+        if self._streams is not None and self._streams[0].at_eof():
+            await self.disconnect()  # closed in good order, after an answer
         if self._streams is None:
             parts = urlsplit(self.url())
             self._streams = await asyncio.open_connection(parts.hostname, parts.port, limit=2**20)

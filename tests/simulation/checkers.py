@@ -42,7 +42,8 @@ class Evidence:
     def __init__(self, world: World, live: dict[str, Any]) -> None:
         self.history: History = world.history
         self.store: MemoryStore = world.inner
-        self.sessions: list[Session] = world.gateway.sessions
+        self.sessions: list[Session] = [session for gateway in world.gateways for session in gateway.sessions]
+        self.streamers = world.streamers
         self.journal = Journal.read(world.inner)
         self.replayed = self.journal.images()
         self.live = live
@@ -54,15 +55,15 @@ async def check_all(world: World) -> list[str]:
     live: dict[str, Any] = {}
     for shard in world.cluster.shards:
         host = shard.host
-        if host is None:
-            return [f"{shard.name} never started"]
+        if host is None or not shard.alive:
+            return [f"{shard.name} is not there"]
         try:
             await world.cluster.call(shard, host.views.flush)
         except Exception as error:
             return [f"{shard.name} cannot flush its views: {type(error).__name__} {error}"]
         for partition in host.partitions.values():
             for stream, activation in partition.activations.items():
-                if activation.active and world.cluster.owners[partition.number] is shard:
+                if activation.active and world.cluster.owner(partition.number) is shard:
                     live[stream] = plain(activation.image)
     violations: list[str] = []
     try:
@@ -76,10 +77,11 @@ async def check_all(world: World) -> list[str]:
 
 async def a_drain_ends_and_leaves_nothing_to_do(world: World) -> list[str]:
     """The last thing a run does to its shards."""
+    world.cluster.kill(world.cluster.directory)  # nobody is to take over
     for shard in world.cluster.shards:
-        assert shard.host is not None
+        assert shard.desk is not None
         try:
-            await world.cluster.call(shard, shard.host.close)
+            await world.cluster.call(shard, shard.desk.close)
         except TimeoutError:
             return [f"{shard.name} does not end its drain"]
     left = []
@@ -213,7 +215,7 @@ def only_one_answer_is_the_first(evidence: Evidence) -> Iterator[str]:
 def what_was_shown_is_never_denied(evidence: Evidence) -> Iterator[str]:
     """A conversation that an answer named is found by everybody of its tenant from then on, and by nobody else."""
     shown: dict[str, str] = {}
-    for told in evidence.history.told:
+    for told in evidence.history.said:
         answer, asked = told.answer, told.invocation
         if isinstance(answer, c.Done) and answer.conversation_id is not None:
             owner = shown.setdefault(answer.conversation_id, asked.tenant)
@@ -221,15 +223,15 @@ def what_was_shown_is_never_denied(evidence: Evidence) -> Iterator[str]:
                 yield f"{answer.conversation_id} of {owner} was shown to {asked.tenant}"
         elif isinstance(answer, c.Refused):
             conversation = getattr(asked.command, "conversation", "")
-            if answer.code == "not_found" and told.owned and shown.get(conversation) == asked.tenant:
+            if answer.code == "not_found" and shown.get(conversation) == asked.tenant:
                 yield f"{conversation} was not found at {told.at_s:.3f}s"
 
 
 def a_customers_message_is_never_refused_for_good(evidence: Evidence) -> Iterator[str]:
-    for told in evidence.history.told:
+    for told in evidence.history.said:
         command, answer = told.invocation.command, told.answer
         refused = isinstance(answer, c.Refused) and not retryable(answer)
-        if refused and told.owned and isinstance(command, c.ReceiveMessage):
+        if refused and isinstance(command, c.ReceiveMessage):
             yield f"{command.external_id} at {told.at_s:.3f}s: {answer}"
 
 
@@ -431,6 +433,21 @@ def external_id_of(event: e.Event) -> str:
     return (event.content.external_id if event.content is not None else None) or ""
 
 
+# --- order --------------------------------------------------------------------------------------------------------
+
+
+def who_does_not_wait_is_read_in_order(evidence: Evidence) -> Iterator[str]:
+    """What was written through one gateway stands in the journal in that order, wherever the partition was meanwhile."""
+    found: dict[str, list[str]] = {}
+    for fact, event in evidence.journal.of(e.MessageReceived):
+        found.setdefault(fact.stream, []).append(external_id_of(event))
+    for streamer in evidence.streamers:
+        stands = [name for name in found.get(streamer.stream, []) if name not in streamer.again]
+        sent = [name for name in streamer.sent if name not in streamer.again]
+        if stands != sent:
+            yield f"{streamer.stream}: {_first_difference(stands, sent)}"
+
+
 # --- readings -----------------------------------------------------------------------------------------------------
 
 
@@ -479,4 +496,5 @@ CHECKERS: list[Callable[[Evidence], Iterator[str]]] = [
     messages_leave_in_order,
     every_message_reaches_an_end,
     sessions_see_everything_once_in_order,
+    who_does_not_wait_is_read_in_order,
 ]

@@ -43,6 +43,8 @@ class Weather(msgspec.Struct):
 
 CALM = Weather()
 
+GHOST = "a ghost"
+
 
 class FaultyStore:
     """All ports of `inner`, seen through the weather."""
@@ -51,6 +53,10 @@ class FaultyStore:
         self.inner = inner
         self.partitions = inner.partitions
         self.weather = CALM
+        self.cut_off: set[str] = set()
+        """Roles of processes that cannot reach the store."""
+        self.holders: dict[int, tuple[int, str]] = {}
+        """Of each partition: the newest epoch, and the process that took it."""
         self._loop = loop
         self._rng = rng
         self._history = history
@@ -74,8 +80,31 @@ class FaultyStore:
         return rate > 0 and self._rng.random() < rate
 
     async def delay(self) -> None:
+        process = PROCESS.get()
+        if process is not None and process.role in self.cut_off:
+            await asyncio.sleep(self._rng.uniform(0.05, 3.0))
+            raise self.failed(f"cannot be reached by {process.name}")
         slow = self.draws(self.weather.slow)
         await asyncio.sleep(self._rng.uniform(0, self.weather.slow_max_s) if slow else self._rng.uniform(0, 0.004))
+
+    def ghost(self, partition: int) -> None:
+        """Somebody takes a partition and is never heard of again."""
+        self.took(partition, run_now(self.inner.journal.acquire(partition)), GHOST)
+
+    def took(self, partition: int, owned: Ownership, who: str) -> None:
+        self._history.note(f"{who} takes partition {partition}, epoch {owned.epoch}")
+        epoch, before = self.holders.get(partition, (0, "nobody"))
+        if owned.epoch <= epoch:
+            self._history.broken.append(f"{who} took partition {partition} with epoch {owned.epoch}, as {before} had")
+        self.holders[partition] = (owned.epoch, who)
+
+    def landed(self, append: Append, who: str) -> None:
+        """Only the process that took the newest epoch may write, and only under that."""
+        if self.holders.get(append.partition) != (append.epoch, who):
+            self._history.broken.append(
+                f"{who} wrote to partition {append.partition} under epoch {append.epoch}, "
+                f"which is held by {self.holders.get(append.partition)}"
+            )
 
     def failed(self, what: str) -> StoreUnavailable:
         self._history.trouble(f"store {what}")
@@ -116,6 +145,11 @@ class FaultyStore:
         asyncio.BaseEventLoop.call_at(self._loop, self._loop.time() + delay_s, work)
 
 
+def caller() -> str:
+    process = PROCESS.get()
+    return process.name if process is not None else "nobody"
+
+
 class FaultyJournal:
     def __init__(self, store: FaultyStore) -> None:
         self._store = store
@@ -130,6 +164,7 @@ class FaultyJournal:
         if store.draws(store.weather.refuse):
             raise store.failed("acquire refused")
         owned: Ownership = run_now(self._inner.acquire(partition, expected_epoch))
+        store.took(partition, owned, caller())
         if store.draws(store.weather.lose_answer):
             raise store.failed("acquire answer lost")
         await store.delay()
@@ -147,12 +182,19 @@ class FaultyJournal:
         if store.draws(store.weather.lose_answer):
             for append in appends:
                 if store.draws(0.7):
-                    run_now(self._inner.append([append]))
+                    self._append([append], caller())
             raise store.failed("append answer lost")
-        outcomes: list[bool] = run_now(self._inner.append(appends))
+        outcomes = self._append(appends, caller())
         if store.draws(store.weather.crash):
             await store.crash("after its append")
         await store.delay()
+        return outcomes
+
+    def _append(self, appends: list[Append], who: str) -> list[bool]:
+        outcomes: list[bool] = run_now(self._inner.append(appends))
+        for append, landed in zip(appends, outcomes, strict=True):
+            if landed:
+                self._store.landed(append, who)
         return outcomes
 
     async def _outlive(self, appends: list[Append]) -> None:
@@ -160,7 +202,8 @@ class FaultyJournal:
         store = self._store
         lands_s = APPEND_TIMEOUT_S + store._rng.choice([-1.0, -0.0001, 0.0, 0.001, 0.003, 0.01, 0.06, 0.3, 2.0])
         store._history.trouble("store append hangs")
-        store.later(lands_s, lambda: run_now(self._inner.append(appends)))
+        who = caller()
+        store.later(lands_s, lambda: self._append(appends, who))
         await asyncio.sleep(APPEND_TIMEOUT_S * 2)
 
     async def read(self, partition: int, after: int, limit: int) -> list[StoredRecord]:

@@ -1,27 +1,27 @@
-"""A gateway's fan-out and one agent's session per tenant: what `api/fanout.py` and a resuming client do together.
+"""A gateway: the real `Router` with its lanes, a fan-out, and one agent's session per tenant.
 
-It keeps, for each partition, the offset up to which everything was passed on; a feed that begins later reveals
-a gap, which is replayed from the journal first. A gateway that restarts forgets all; its sessions come
-back with the position they had.
+The fan-out is what `api/fanout.py` and a resuming client do together: it keeps, for each partition, the offset up to
+which everything was passed on; a feed that begins later reveals a gap, which is replayed from the journal first. A
+gateway that restarts forgets all; its sessions come back with the position they had.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from functools import partial
 from random import Random
 
+from actors.assignment import Member
 from actors.publication import Feed, Publication, decode_feeds
+from actors.router import Router
+from hub.commands import Answer, Invocation
 from hub.errors import HubError
-from hub.ids import partitions_of
-from tests.simulation.cluster import Cluster, Shard
+from hub.ids import partitions_of, stream_partition
+from tests.simulation.cluster import SECRET, Cluster, Role
 from tests.simulation.history import History
 from tests.simulation.loop import ProcessDied, run_now
 
-ATTEND_EVERY_S = 0.5
+ATTEND_RETRY_S = 0.2
 RESYNC_RETRY_S = 0.1
-HELD_MAX_FEEDS = 10_000
 
 
 class Session:
@@ -61,86 +61,98 @@ class PartitionFeed:
         self.resyncing = False
 
 
-class Gateway:
-    def __init__(self, *, tenants: dict[str, int], cluster: Cluster, rng: Random, history: History) -> None:
+class Gateway(Role):
+    def __init__(self, name: str, *, tenants: dict[str, int], cluster: Cluster, rng: Random, history: History) -> None:
         """`tenants`: each with its spread."""
+        super().__init__(name)
         partitions = cluster.store.partitions
         self._homes = {tenant: partitions_of(tenant, spread, partitions) for tenant, spread in tenants.items()}
         self.sessions = [Session(tenant, homes) for tenant, homes in self._homes.items()]
-        self.fails = 0.0
-        """How likely a call with publications fails or hangs."""
+        self.node = ""
+        self.router: Router | None = None
         self._tenants = list(tenants)
         self._cluster = cluster
         self._rng = rng
         self._history = history
-        self._life = 0
         self._feeds: dict[int, PartitionFeed] = {}
-        self._incarnations: dict[str, int] = {}
-        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._life += 1
-        self._feeds.clear()
-        self._incarnations.clear()
-        for task in self._tasks:
-            task.cancel()
-        self._tasks = [self._cluster.outside(self._attend_for_ever())]
+        """On a node that stays, as far as one can tell."""
+        cluster = self._cluster
+        homes = [node for node in cluster.nodes if node not in cluster.leaving] or list(cluster.nodes)
+        if not homes:
+            return
+        self.node = self._rng.choice(homes)
+        process, life = cluster.begin(self)
+        self._feeds = {}
+        member = Member(self.name, "gateway", self.node, self.name, 0, life)
+        self.router = process.context.run(lambda: self._router(member))
         for session in self.sessions:
             session.catching = []
-            self._tasks.append(self._cluster.outside(self._resume(session)))
-        self._history.note("gateway starts")
+        process.spawn(self._open(self.router))
+
+    def _router(self, member: Member) -> Router:
+        cluster = self._cluster
+        return Router(
+            member,
+            cluster.store.partitions,
+            secret=SECRET,
+            find_directory=cluster.find,
+            on_link=self._linked,
+            on_feeds=self._receive,
+        )
+
+    async def _open(self, router: Router) -> None:
+        await router.start()
+        for session in self.sessions:
+            asyncio.get_running_loop().create_task(self._resume(session))
+
+    # --- commands -------------------------------------------------------------------------------------------------
+
+    async def submit(self, invocation: Invocation) -> Answer | None:
+        """The answer, or None where none came. Those who call one after the other are served in that order."""
+        router = self.router
+        if router is None or not router.lanes._owners:
+            return None
+
+        async def send() -> Answer:
+            return await router.send(invocation)
+
+        try:
+            answer = await self._cluster.call(self, send)
+        except (ProcessDied, TimeoutError):
+            return None
+        number = stream_partition(invocation.stream, router.partitions)
+        self._history.tell(invocation, answer, run_now(self._cluster.store.inner.journal.head(number)))
+        return answer
 
     # --- following the shards -------------------------------------------------------------------------------------
 
-    async def _attend_for_ever(self) -> None:
-        while True:
-            for shard in self._cluster.shards:
-                await self._attend(shard)
-            await asyncio.sleep(ATTEND_EVERY_S)
+    def _linked(self, shard: str) -> None:
+        assert self.router is not None
+        asyncio.get_running_loop().create_task(self._attend(self.router, shard))
 
-    async def _attend(self, shard: Shard) -> None:
-        host, incarnation = shard.host, shard.incarnation
-        if host is None:
+    async def _attend(self, router: Router, shard: str) -> None:
+        link = router._links.get(shard)
+        while router._links.get(shard) is link:
+            try:
+                _, heads = await router.attend(shard, self._tenants)
+                break
+            except HubError:
+                await asyncio.sleep(ATTEND_RETRY_S)
+        else:
             return
-
-        async def attend() -> dict[int, int]:
-            host.publisher.attend("gateway", self._tenants, lambda name: self._connect(self._life))
-            return host.heads()
-
-        try:
-            heads = await self._cluster.call(shard, attend)
-        except (ProcessDied, TimeoutError):
-            return
-        met_anew = self._incarnations.get(shard.name) != incarnation
-        self._incarnations[shard.name] = incarnation
         for number, head in heads.items():
             feed = self._feed(number)
             if feed.head is None:
                 feed.head = head
-            elif met_anew and feed.head < head:
-                self._resync(number, feed, head)
-
-    def _connect(self, life: int) -> Callable[[bytes], Awaitable[None]]:
-        async def send(feeds: bytes) -> None:
-            await asyncio.sleep(self._rng.uniform(0.0002, 0.003))
-            if self._life != life:
-                raise ConnectionError("that gateway is gone")
-            fate = self._rng.random()
-            if fate < self.fails:
-                raise ConnectionError("simulated")
-            if fate < self.fails * 2:
-                await asyncio.sleep(self._rng.uniform(1, 15))
-            self._cluster.outside(self._receive(life, feeds))
-
-        return send
 
     def _feed(self, number: int) -> PartitionFeed:
         return self._feeds.setdefault(number, PartitionFeed(number))
 
-    async def _receive(self, life: int, feeds: bytes) -> None:
-        if self._life == life:
-            for feed in decode_feeds(feeds):
-                self._accept(feed)
+    def _receive(self, feeds: bytes) -> None:
+        for feed in decode_feeds(feeds):
+            self._accept(feed)
 
     def _accept(self, feed: Feed) -> None:
         self._check_committed(feed)
@@ -174,7 +186,7 @@ class Gateway:
     def _resync(self, number: int, state: PartitionFeed, upto: int) -> None:
         if not state.resyncing:
             state.resyncing = True
-            self._tasks.append(self._cluster.outside(self._replay_gap(number, state, upto)))
+            asyncio.get_running_loop().create_task(self._replay_gap(number, state, upto))
 
     async def _replay_gap(self, number: int, state: PartitionFeed, upto: int) -> None:
         head = state.head or 0
@@ -184,21 +196,18 @@ class Gateway:
                 missed += await self._replay(number, tenant, head, upto)
         self._pass_on(state, sorted(missed, key=lambda item: item.offset), upto)
         state.resyncing = False
-        held, state.held = state.held, []
+        held, state.held = sorted(state.held, key=lambda feed: feed.after), []
         for feed in held:
             self._accept(feed)
 
     async def _replay(self, number: int, tenant: str, after: int, upto: int) -> list[Publication]:
         """What the journal says, however long it takes to find somebody who can tell."""
+        assert self.router is not None
         while True:
-            shard = self._cluster.owners[number]
-            if shard.host is not None:
-                replay = partial(shard.host.replay, number, tenant, after, upto)
-                try:
-                    return await self._cluster.call(shard, replay)
-                except (HubError, ProcessDied, TimeoutError):
-                    pass
-            await asyncio.sleep(RESYNC_RETRY_S)
+            try:
+                return await self.router.replay(number, tenant, after, upto)
+            except HubError:
+                await asyncio.sleep(RESYNC_RETRY_S)
 
     # --- sessions -------------------------------------------------------------------------------------------------
 

@@ -11,17 +11,12 @@ from tests.simulation.loop import VirtualLoop
 
 
 class Told(msgspec.Struct):
-    """One answer that reached its asker. `head`: how far the journal really was at that moment.
-
-    `owned`: whoever answered was the partition's owner then. One that was taken over and does not know it yet can
-    write nothing, but what it shows is old.
-    """
+    """One answer. `head`: how far the journal really was at that moment."""
 
     at_s: float
     invocation: Invocation
     answer: Answer
     head: int
-    owned: bool
 
 
 class RealSend(msgspec.Struct):
@@ -45,6 +40,11 @@ class History:
         self._show = show
         self._digest = hashlib.sha256()
         self.told: list[Told] = []
+        """What reached its asker."""
+        self.said: list[Told] = []
+        """What the true owner of a partition said, whoever heard it. One that was taken over and does not know it yet can
+        write nothing, but what it shows is old: of that nothing is promised.
+        """
         self.sends: list[RealSend] = []
         self.troubles: list[float] = []
         self.healed_at_s: float | None = None
@@ -66,14 +66,25 @@ class History:
         self.troubles.append(self._loop.now_s)
         self.note(f"!! {what}")
 
-    def tell(self, invocation: Invocation, answer: Answer, head: int, *, owned: bool) -> None:
-        self.told.append(Told(self._loop.now_s, invocation, answer, head, owned))
+    def say(self, invocation: Invocation, answer: Answer, head: int, *, owned: bool) -> None:
+        """A shard has an answer."""
+        self._check_durable(invocation, answer, head)
+        if owned:
+            self.said.append(Told(self._loop.now_s, invocation, answer, head))
+
+    def _check_durable(self, invocation: Invocation, answer: Answer, head: int) -> None:
+        if isinstance(answer, Done) and answer.offset > head:
+            name = type(invocation.command).__name__
+            self.broken.append(f"{name} was answered with offset {answer.offset}, the journal ends at {head}")
+
+    def tell(self, invocation: Invocation, answer: Answer, head: int) -> None:
+        """An answer has reached whoever asked."""
+        self.told.append(Told(self._loop.now_s, invocation, answer, head))
+        self._check_durable(invocation, answer, head)
         name = type(invocation.command).__name__
         if isinstance(answer, Done):
             about = answer.message_id or answer.conversation_id or invocation.stream
             self.note(f"{name} done {about} @{answer.partition}-{answer.offset}{' again' * answer.duplicate}")
-            if answer.offset > head:
-                self.broken.append(f"{name} was answered with offset {answer.offset}, the journal ends at {head}")
         else:
             self.note(f"{name} {invocation.stream} refused {answer.code}: {answer.detail}")
 

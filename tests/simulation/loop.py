@@ -11,7 +11,10 @@ import asyncio
 import contextvars
 import weakref
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from tests.simulation.network import Network
 
 T = TypeVar("T")
 PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
@@ -57,6 +60,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.now_s = 0.0
         self._selector = _Selector(self)
         self._clock_resolution = 1e-7
+        self.network: Network | None = None
+
+    async def create_server(self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
+        assert self.network is not None
+        return self.network.listen(protocol_factory)
+
+    async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
+        assert self.network is not None
+        return await self.network.connect(protocol_factory, port)
 
     def calm_down(self) -> None:
         """Whoever was spinning has been stopped."""
@@ -109,10 +121,11 @@ class ProcessDied(Exception):
 
 
 class Process:
-    """One simulated operating-system process."""
+    """One simulated operating-system process. `role` is what it is called in every life, such as `shard-1`."""
 
-    def __init__(self, name: str, loop: VirtualLoop) -> None:
+    def __init__(self, name: str, loop: VirtualLoop, role: str = "") -> None:
         self.name = name
+        self.role = role or name
         self.dead = False
         self._paused = False
         self._loop = loop
@@ -164,6 +177,8 @@ class Process:
         for reply in list(self._replies):
             if not reply.done():
                 reply.set_exception(ProcessDied(self.name))
+        if self._loop.network is not None:
+            self._loop.network.died(self)
 
     def bury(self) -> None:
         """The run is over: let go of what was still under way, quietly."""

@@ -12,13 +12,19 @@ from typing import Any
 
 from actors import conversation, customer, host
 from actors.activation import Activation
+from actors.assignment import Assignment
 from actors.decision import Decision
+from actors.desk import Desk
+from actors.lanes import Lane, Lanes, Queue
+from actors.membership import Membership, Seat
 from actors.partition import Partition
 from actors.readers import courier, views
 from actors.readers.publisher import Outbox
+from actors.router import Router
 from actors.timers import Timers
 from hub.commands import BeginDelivery, FireTimer
 from hub.events import ConversationUpdated, DeliveryStarted, MessageReceived
+from hub.storage.memory import MemoryJournal
 
 Patch = Callable[[Any, str, Any], None]
 MUTATIONS: dict[str, Callable[[Patch], None]] = {}
@@ -317,8 +323,9 @@ def a_gap_between_feeds_is_papered_over(patch: Patch) -> None:
     add = Outbox.add
 
     def seamless(self: Outbox, partition: int, after: int, upto: int, items: Any, settings: Any) -> None:
-        held = self._feeds.get(partition)
-        add(self, partition, after if held is None else held.upto, upto, items, settings)
+        shown = self.__dict__.setdefault("shown", {})
+        add(self, partition, min(after, shown.get(partition, after)), upto, items, settings)
+        shown[partition] = upto
 
     patch(Outbox, "add", seamless)
 
@@ -331,3 +338,143 @@ def a_full_outbox_drops_what_does_not_fit(patch: Patch) -> None:
         add(self, partition, after, upto, items[:2], settings)
 
     patch(Outbox, "add", leaky)
+
+
+# --- ownership ----------------------------------------------------------------------------------------------------
+
+
+@mutation
+def the_store_does_not_look_at_epochs(patch: Patch) -> None:
+    def append(self: MemoryJournal, append: Any) -> bool:
+        append.epoch = self.epoch(append.partition)
+        return kept(self, append)
+
+    kept = MemoryJournal._append
+    patch(MemoryJournal, "_append", append)
+
+
+@mutation
+def a_refused_append_counts_as_written(patch: Patch) -> None:
+    patch(Partition, "fenced", Partition.committed)
+
+
+@mutation
+def a_shard_keeps_what_is_no_longer_its_own(patch: Patch) -> None:
+    abandon = host.Host.abandon
+
+    def hold_on(self: host.Host, numbers: list[int]) -> None:
+        abandon(self, [number for number in numbers if number not in self.partitions])
+
+    patch(host.Host, "abandon", hold_on)
+
+
+@mutation
+def a_fenced_partition_is_opened_again_without_asking(patch: Patch) -> None:
+    async def reopen(self: Desk, partition: int) -> None:
+        await asyncio.sleep(0.2)
+        await self.host.open([partition])
+
+    patch(Desk, "_reopen_if_mine", reopen)
+
+
+@mutation
+def a_release_does_not_wait_for_what_is_under_way(patch: Patch) -> None:
+    release = host.Host.release
+
+    async def hasty(self: host.Host, numbers: list[int]) -> None:
+        async def at_once() -> None:
+            return None
+
+        for number in numbers:
+            if number in self.partitions:
+                self.partitions[number].settled = at_once  # type: ignore[method-assign]
+        await release(self, numbers)
+
+    patch(host.Host, "release", hasty)
+
+
+@mutation
+def partitions_move_without_a_release(patch: Patch) -> None:
+    def decide(self: Membership, now: float) -> dict[str, list[int]]:
+        for owner, partitions in kept(self, now).items():
+            self.released(owner, partitions)
+        kept(self, now)
+        return {}
+
+    kept = Membership.decide
+    patch(Membership, "decide", decide)
+
+
+@mutation
+def two_shards_are_given_the_same_partition(patch: Patch) -> None:
+    def of(self: Assignment, shard: str) -> list[int]:
+        return [number for number, owner in enumerate(self.owners) if owner == shard or number == 0]
+
+    patch(Assignment, "of", of)
+
+
+@mutation
+def a_stopped_shard_is_never_replaced(patch: Patch) -> None:
+    def alive(self: Membership, seat: Seat, now: float) -> bool:
+        return seat.connected or kept(self, seat, now)
+
+    kept = Membership._alive
+    patch(Membership, "_alive", alive)
+
+
+@mutation
+def a_broken_connection_is_nobodys_death(patch: Patch) -> None:
+    patch(Membership, "lost", lambda self, name, now: None)
+
+
+@mutation
+def a_directory_that_starts_again_counts_from_nought(patch: Patch) -> None:
+    begin = Membership.__init__
+
+    def forgetful(self: Membership, *arguments: Any, era: int = 0, **more: Any) -> None:
+        begin(self, *arguments, **more)
+
+    patch(Membership, "__init__", forgetful)
+    patch(Membership, "_is_news", lambda self, known, now: False)
+
+
+@mutation
+def a_directory_that_starts_again_does_not_ask_who_owns_what(patch: Patch) -> None:
+    patch(Membership, "_is_news", lambda self, known, now: False)
+
+
+# --- lanes --------------------------------------------------------------------------------------------------------
+
+
+@mutation
+def a_new_owner_is_asked_while_the_old_one_still_is(patch: Patch) -> None:
+    def offer(self: Lane, queue: Queue) -> None:
+        queue.flight = None
+        kept(self, queue)
+
+    kept = Lane.offer
+    patch(Lane, "offer", offer)
+
+
+@mutation
+def a_call_to_a_stopped_shard_is_waited_for(patch: Patch) -> None:
+    def patient(self: Router, assignment: Assignment) -> None:
+        if all(assignment.owners):
+            self.lanes.assign(assignment.owners, {*self.members, *self.lanes._lanes})
+            for member in assignment.shards():
+                self._connect_soon(member)
+
+    patch(Router, "_assigned", patient)
+
+
+@mutation
+def what_is_tried_again_goes_to_the_end(patch: Patch) -> None:
+    settle = Lanes._settle
+
+    def at_the_end(self: Lanes, lane: Lane, batch: list[Any], answers: Any) -> None:
+        queues = {waiting.queue: len(waiting.queue.commands) for waiting in batch}
+        settle(self, lane, batch, answers)
+        for queue, behind in queues.items():
+            queue.commands.rotate(behind)
+
+    patch(Lanes, "_settle", at_the_end)

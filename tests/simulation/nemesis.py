@@ -1,4 +1,4 @@
-"""Whoever breaks things: storms in the store, crashes, stopped processes, thieves of partitions, lost views."""
+"""Whoever breaks things: storms in the store and the network, crashes, stopped processes, nodes that come and go."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 
 import msgspec
 
-from tests.simulation.cluster import Cluster, Shard
+from tests.simulation.cluster import DIRECTORY, Cluster, Role, Shard
 from tests.simulation.faults import CALM, FaultyStore, Weather
-from tests.simulation.gateway import Gateway
 from tests.simulation.history import History
-from tests.simulation.loop import ProcessDied, run_now
+from tests.simulation.loop import Process, ProcessDied
+from tests.simulation.network import SMOOTH, Network, Traffic
 from tests.simulation.provider import GOOD_MOOD, Mood, Provider
+
+NODES_MAX = 3
 
 
 class Plan(msgspec.Struct):
@@ -22,14 +24,30 @@ class Plan(msgspec.Struct):
 
     storm: Weather
     mood: Mood
-    gateway_fails: float
+    traffic: Traffic
     blows: list[str]
     pause_s: float
     poison: float = 0.0
     """How likely a turn dies of a defect of ours, half-way through changing its state."""
 
 
-BLOWS = ["kill", "stop", "take", "move", "ghost", "evict", "wipe", "drain", "gateway"]
+BLOWS = [
+    "kill",
+    "stop",
+    "ghost",
+    "evict",
+    "wipe",
+    "drain",
+    "gateway",
+    "directory",
+    "hold",
+    "join",
+    "leave",
+    "power",
+    "cut",
+    "starve",
+    "lag",
+]
 
 
 def draw_plan(rng: Random) -> Plan:
@@ -54,12 +72,13 @@ def draw_plan(rng: Random) -> Plan:
         hang=maybe(0.1, 0.3),
         early_receipt=rng.choice([0.0, 0.3, 0.9]),
     )
-    blows = [blow for blow in BLOWS if rng.random() < 0.4]
-    plan = Plan(storm, mood, maybe(0.05, 0.3), blows, rng.choice([0.5, 2.0, 6.0]))
+    traffic = Traffic(breaks=maybe(0.001, 0.01), slow=maybe(0.002, 0.02), slow_max_s=rng.choice([0.5, 10.0]))
+    blows = [blow for blow in BLOWS if rng.random() < 0.3]
+    plan = Plan(storm, mood, traffic, blows, rng.choice([0.5, 2.0, 6.0]))
     if rng.random() < 0.2:
         plan.poison = 0.05
     if rng.random() < 0.12:
-        plan = Plan(CALM, GOOD_MOOD, 0.0, [], 2.0)
+        plan = Plan(CALM, GOOD_MOOD, SMOOTH, [], 2.0)
     return plan
 
 
@@ -69,17 +88,17 @@ class Nemesis:
         plan: Plan,
         *,
         cluster: Cluster,
+        network: Network,
         store: FaultyStore,
         provider: Provider,
-        gateway: Gateway,
         rng: Random,
         history: History,
     ) -> None:
         self.plan = plan
         self._cluster = cluster
+        self._network = network
         self._store = store
         self._provider = provider
-        self._gateway = gateway
         self._rng = rng
         self._history = history
         self.over = False
@@ -89,45 +108,59 @@ class Nemesis:
         """Bad weather comes and goes."""
         rng = self._rng
         while not self.over:
-            self._set(self.plan.storm, self.plan.mood, self.plan.gateway_fails)
+            self._set(self.plan.storm, self.plan.mood, self.plan.traffic)
             await asyncio.sleep(rng.uniform(1, 12))
-            self._set(CALM, GOOD_MOOD, 0.0)
+            self._set(CALM, GOOD_MOOD, SMOOTH)
             await asyncio.sleep(rng.uniform(0.5, 6))
 
-    def _set(self, weather: Weather, mood: Mood, gateway_fails: float) -> None:
-        self._store.weather, self._provider.mood, self._gateway.fails = weather, mood, gateway_fails
+    def _set(self, weather: Weather, mood: Mood, traffic: Traffic) -> None:
+        self._store.weather, self._provider.mood, self._network.traffic = weather, mood, traffic
 
     async def blows(self) -> None:
         deeds: dict[str, Callable[[], object]] = {
-            "kill": self._kill,
-            "stop": self._stop,
-            "take": lambda: self._move(release=False),
-            "move": lambda: self._move(release=True),
-            "ghost": self._ghost,
-            "evict": self._evict,
+            "kill": lambda: self._cluster.kill(self._any(self._cluster.shards)),
+            "stop": lambda: self.stop(self._any(self._cluster.shards)),
+            "ghost": lambda: self._store.ghost(self._rng.randrange(self._store.partitions)),
+            "evict": lambda: self._begin(self._evict_all(self._any_shard())),
             "wipe": self._wipe,
-            "drain": self._drain,
-            "gateway": self._gateway.start,
+            "drain": lambda: self._begin(self._drain_and_exit(self._any_shard())),
+            "gateway": lambda: self._cluster.kill(self._any(self._cluster.gateways)),
+            "directory": lambda: self._cluster.kill(self._cluster.directory),
+            "hold": lambda: self.stop(self._any([self._cluster.directory, *self._cluster.gateways])),
+            "join": self._join,
+            "leave": self._leave,
+            "power": self._power_off,
+            "cut": self._cut,
+            "starve": self._starve,
+            "lag": lambda: self._begin(self._lag(self._any(self._cluster.gateways).name, self._any_shard().name)),
         }
         while self.plan.blows:
             await asyncio.sleep(self._rng.expovariate(1 / self.plan.pause_s))
-            deeds[self._rng.choice(self.plan.blows)]()
+            if self._cluster.shards:
+                deeds[self._rng.choice(self.plan.blows)]()
 
     async def revive(self) -> None:
-        """A dead process is started again after a while, as Ray and the supervisor do."""
+        """A dead process is started again after a while, as Ray and the supervisor do; so is a hub without nodes."""
         while True:
-            for shard in self._cluster.shards:
-                if not shard.alive:
+            if not self._cluster.nodes:
+                await asyncio.sleep(self._rng.uniform(0.1, 5.0))
+                self._cluster.add_node()
+            for role in self._cluster.roles:
+                if not role.alive:
                     await asyncio.sleep(self._rng.uniform(0.1, 2.0))
-                    self._cluster.start(shard)
+                    if role in self._cluster.roles and not role.alive:
+                        self._cluster.start(role)
             await asyncio.sleep(0.1)
 
     def heal(self) -> None:
         self.over = True
-        self._set(CALM, GOOD_MOOD, 0.0)
-        for shard in self._cluster.shards:
-            if shard.process is not None:
-                shard.process.resume()
+        self._set(CALM, GOOD_MOOD, SMOOTH)
+        self._network.mend_all()
+        self._network.lags.clear()
+        self._store.cut_off.clear()
+        for role in self._cluster.roles:
+            if role.process is not None:
+                role.process.resume()
         self._history.trouble("all is well from here on")
 
     # --- deeds ----------------------------------------------------------------------------------------------------
@@ -139,36 +172,24 @@ class Nemesis:
     def _ended(self, deed: asyncio.Task[None]) -> None:
         self.deeds_under_way -= 1
 
+    def _any(self, roles: list[Any]) -> Any:
+        return self._rng.choice(roles)
+
     def _any_shard(self) -> Shard:
         return self._rng.choice(self._cluster.shards)
 
-    def _kill(self) -> None:
-        self._cluster.kill(self._any_shard())
-
-    def _stop(self) -> None:
-        process = self._any_shard().process
+    def stop(self, role: Role, *, seconds: float | None = None) -> None:
+        """SIGSTOP, and SIGCONT after a while: a shard may have become a zombie, with commits in flight."""
+        process = role.process
         if process is not None and not process.dead and not process.paused:
             self._history.trouble(f"{process.name} is stopped")
             process.pause()
-            self._begin(self._continue(process))
+            self._begin(self._continue(process, self._rng.uniform(0.2, 15) if seconds is None else seconds))
 
-    async def _continue(self, process: object) -> None:
-        await asyncio.sleep(self._rng.uniform(0.2, 15))
-        self._history.trouble("and continues")
-        process.resume()  # type: ignore[attr-defined]
-
-    def _move(self, *, release: bool) -> None:
-        partition = self._rng.randrange(self._store.partitions)
-        self._begin(self._cluster.move(partition, self._any_shard(), release=release))
-
-    def _ghost(self) -> None:
-        """Somebody takes a partition and is never heard of again."""
-        partition = self._rng.randrange(self._store.partitions)
-        self._history.trouble(f"a ghost takes partition {partition}")
-        run_now(self._store.inner.journal.acquire(partition))
-
-    def _evict(self) -> None:
-        self._begin(self._evict_all(self._any_shard()))
+    async def _continue(self, process: Process, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        self._history.trouble(f"{process.name} continues")
+        process.resume()
 
     async def _evict_all(self, shard: Shard) -> None:
         host = shard.host
@@ -187,21 +208,66 @@ class Nemesis:
 
     def _wipe(self) -> None:
         """Everything dies at once, and what is derived from the journal is gone."""
-        for shard in self._cluster.shards:
-            self._cluster.kill(shard)
+        for role in self._cluster.roles:
+            self._cluster.kill(role)
         self._store.lose_derived(views=self._rng.random() < 0.8, snapshots=self._rng.random() < 0.5)
 
-    def _drain(self) -> None:
-        self._begin(self._drain_and_exit(self._any_shard()))
-
     async def _drain_and_exit(self, shard: Shard) -> None:
-        host = shard.host
-        if host is None:
+        desk = shard.desk
+        if desk is None:
             return
         self._history.trouble(f"{shard.name} drains")
         try:
-            await self._cluster.call(shard, host.close)
+            await self._cluster.call(shard, desk.close)
         except (ProcessDied, TimeoutError):
             pass
-        if shard.host is host:
+        if shard.desk is desk:
             self._cluster.kill(shard)
+
+    # --- nodes ----------------------------------------------------------------------------------------------------
+
+    def _join(self) -> None:
+        if len(self._cluster.nodes) < NODES_MAX:
+            self._cluster.add_node()
+
+    def _staying(self) -> list[str]:
+        return [node for node in self._cluster.nodes if node not in self._cluster.leaving]
+
+    def _leave(self) -> None:
+        if len(staying := self._staying()) > 1:
+            self._begin(self._cluster.drain_node(self._any(staying)))
+
+    def _power_off(self) -> None:
+        self._cluster.power_off(self._any(list(self._cluster.nodes)))
+
+    # --- cuts -----------------------------------------------------------------------------------------------------
+
+    def _cut(self) -> None:
+        """The store can still be reached by both."""
+        shard = self._any_shard().name
+        one, other = self._any([(DIRECTORY, shard), (self._any(self._cluster.gateways).name, shard)])
+        self._history.trouble(f"{one} and {other} are cut off from each other")
+        self._network.cut(one, other)
+        self._begin(self._mend(one, other))
+
+    async def _mend(self, one: str, other: str) -> None:
+        await asyncio.sleep(self._rng.uniform(0.2, 15))
+        self._network.mend(one, other)
+        self._history.trouble(f"{one} and {other} reach each other again")
+
+    async def _lag(self, one: str, other: str) -> None:
+        pair = frozenset((one, other))
+        self._history.trouble(f"between {one} and {other} everything takes long")
+        self._network.lags[pair] = self._rng.choice([0.05, 0.5, 3.0])
+        await asyncio.sleep(self._rng.uniform(0.2, 15))
+        self._network.lags.pop(pair, None)
+
+    def _starve(self) -> None:
+        self._begin(self._cut_off(self._any_shard().name))
+
+    async def _cut_off(self, name: str) -> None:
+        self._history.trouble(f"{name} is cut off from the store")
+        self._store.cut_off.add(name)
+        await asyncio.sleep(self._rng.uniform(0.2, 15))
+        self._store.cut_off.discard(name)
+        self._history.trouble(f"{name} reaches the store again")

@@ -10,7 +10,7 @@ import pytest
 from tests.simulation.world import run
 
 CHUNK_SEEDS = 25
-CHUNKS = 8
+CHUNKS = 4
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -18,13 +18,13 @@ from tests.hub_process import (
     agent_stream,
     client,
     deliver,
+    one_client_for_each_gateway,
     running_hub,
     whatsapp_payload,
     whatsapp_text,
 )
 from tests.servers.redis import RedisServer, running_redis
 
-CONNECTIONS_MAX_COUNT = 60
 WITHIN_S = 10.0
 STREAMS_COUNT = 40
 
@@ -34,23 +34,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HubProces
     folder = tmp_path_factory.mktemp("two") / "data"
     with running_redis() as server, running_hub(folder, HUB_GATEWAYS="2", HUB_REDIS=server.url) as hub:
         yield hub, server
-
-
-@contextlib.asynccontextmanager
-async def one_client_for_each_gateway(hub: HubProcess) -> AsyncIterator[list[httpx.AsyncClient]]:
-    """Connections are spread by the kernel: connect until both were met, and keep one to each."""
-    async with contextlib.AsyncExitStack() as stack:
-        found: dict[str, httpx.AsyncClient] = {}
-        for _ in range(CONNECTIONS_MAX_COUNT):
-            keep = httpx.Limits(max_connections=1, keepalive_expiry=120)
-            http = httpx.AsyncClient(base_url=hub.url, limits=keep, trust_env=False, timeout=30)
-            await stack.enter_async_context(http)
-            name = (await http.get("/v1/status", headers=KEY)).json()["gateway"]
-            found.setdefault(name, http)
-            if len(found) == 2:
-                break
-        assert len(found) == 2, "every connection met the same gateway"
-        yield list(found.values())
 
 
 async def streams_at_both(stack: contextlib.AsyncExitStack, hub: HubProcess, token: str) -> list[Frames]:

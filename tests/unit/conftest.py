@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,13 +31,18 @@ def _without_ray() -> Iterator[None]:
         sys.modules.update(hidden)
 
 
+def _is_unit(path: Path) -> bool:
+    """pytest asks the hooks below for tests of other folders, too."""
+    return Path(__file__).parent in path.parents
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
-    with _without_ray():
+    with _without_ray() if _is_unit(collector.path) else nullcontext():
         return (yield)  # type: ignore[return-value]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    with _without_ray():
+    with _without_ray() if _is_unit(item.path) else nullcontext():
         return (yield)  # type: ignore[return-value]

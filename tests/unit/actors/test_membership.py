@@ -96,7 +96,13 @@ class Directory:
 
 
 def copy(assignment: Assignment) -> Assignment:
-    return Assignment(assignment.version, list(assignment.owners), list(assignment.members), list(assignment.moving))
+    return Assignment(
+        assignment.version,
+        list(assignment.owners),
+        list(assignment.members),
+        list(assignment.moving),
+        list(assignment.since),
+    )
 
 
 def moved(before: list[str], after: list[str]) -> list[int]:
@@ -353,7 +359,7 @@ def test_the_last_node_keeps_everything_where_there_is_nobody_to_give_it_to() ->
 def test_a_restarted_directory_goes_on_where_its_predecessor_was() -> None:
     old = a_pair_with_a_standby()
     known = copy(old.of.assignment)
-    stale = Assignment(known.version - 1, ["s1"] * PARTITIONS, known.members)
+    stale = Assignment(known.version - 1, ["s1"] * PARTITIONS, known.members, since=known.since)
     new = Directory(now=100.0)
     new.join(shard("s2"), known=stale)
     new.join(shard("s0"), known=known)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hub.config import InvalidSetting, load
+from hub.config import InvalidSetting, load, marks
 
 
 def test_the_password_of_a_url_is_not_shown() -> None:
@@ -12,3 +12,11 @@ def test_the_password_of_a_url_is_not_shown() -> None:
         load({"redis": "rdis://user:hunter2@db.test:6379/0"}, {})
     assert "hunter2" not in str(refused.value)
     assert str(refused.value) == "--redis got 'rdis://…@db.test:6379/0', takes redis://HOST:PORT/DB"
+
+
+def test_marks_tell_which_settings_differ_and_not_what_they_are() -> None:
+    secret = "postgresql://hub:hunter2@db/hub"
+    mine = marks(load({"storage": secret, "data_dir": "one"}, {}))
+    other = marks(load({"storage": secret, "data_dir": "two", "shards": "2"}, {}))
+    assert [name for name in mine if mine[name] != other[name]] == ["shards"]
+    assert "hunter2" not in str(mine)
