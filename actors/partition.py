@@ -335,6 +335,8 @@ class Partition:
 
     async def ensure(self, stream: str, tenant: str) -> Activation:
         """The active activation of a stream, as readers need it. Raises Unavailable where it cannot be loaded."""
+        if self.phase is Phase.CLOSED:
+            raise Unavailable(f"partition {self.number} has moved", retry_after_s=0.05)
         activation = self.activations.get(stream) or self._begin_activation(stream, tenant)
         if not activation.active:
             await activation.risen()
