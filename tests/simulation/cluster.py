@@ -219,7 +219,7 @@ class Cluster:
         while node in self.nodes:
             office = self.directory.office
             if self.directory.alive and office is not None:
-                if node in office.status()["drained"]:
+                if node in office.status()["emptied"]:
                     break
                 if node not in office.membership.draining:
                     await self._tell_to_leave(node)

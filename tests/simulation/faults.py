@@ -57,6 +57,8 @@ class FaultyStore:
         """Roles of processes that cannot reach the store."""
         self.holders: dict[int, tuple[int, str]] = {}
         """Of each partition: the newest epoch, and the process that took it."""
+        self.hangs_until_s = 0.0
+        """Until then somebody may wait for a write that hangs, and everything else of that shard with it."""
         self._loop = loop
         self._rng = rng
         self._history = history
@@ -202,6 +204,7 @@ class FaultyJournal:
         store = self._store
         lands_s = APPEND_TIMEOUT_S + store._rng.choice([-1.0, -0.0001, 0.0, 0.001, 0.003, 0.01, 0.06, 0.3, 2.0])
         store._history.trouble("store append hangs")
+        store.hangs_until_s = store._loop.now_s + APPEND_TIMEOUT_S
         who = caller()
         store.later(lands_s, lambda: self._append(appends, who))
         await asyncio.sleep(APPEND_TIMEOUT_S * 2)

@@ -260,6 +260,8 @@ class World:
             reasons.append("timers to come")
         if any(partition._in_flight is not None for host in hosts for partition in host.partitions.values()):
             reasons.append("a commit is under way")
+        if self.loop.now_s < self.store.hangs_until_s:
+            reasons.append("a write hangs")
         return reasons
 
     def _snoozed(self) -> Iterator[Any]:
