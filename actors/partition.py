@@ -21,6 +21,7 @@ from actors.activation import SNAPSHOT_EVERY_EVENTS, Activation
 from actors.calls import Ticket, refusal
 from actors.decision import Decision
 from actors.entry import Entry, Renderer
+from actors.milestones import Milestones
 from hub import render
 from hub.clock import Clock
 from hub.codec import decode_record, encode_record, encode_snapshot
@@ -99,7 +100,7 @@ class Partition:
         self._to_load: dict[str, Activation] = {}
         self._loading = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._settled: list[tuple[int, asyncio.Future[None]]] = []
+        self._settlements = Milestones()
         self._unsure_serial = 0
         """Batches up to this one hold events of an activation that was dropped: load nothing before they settle."""
         self._retiring = False
@@ -335,6 +336,8 @@ class Partition:
 
     async def ensure(self, stream: str, tenant: str) -> Activation:
         """The active activation of a stream, as readers need it. Raises Unavailable where it cannot be loaded."""
+        if self.phase is Phase.CLOSED:
+            raise Unavailable(f"partition {self.number} has moved", retry_after_s=0.05)
         activation = self.activations.get(stream) or self._begin_activation(stream, tenant)
         if not activation.active:
             await activation.risen()
@@ -389,7 +392,7 @@ class Partition:
         for ticket, answer in batch.answers:
             ticket.answer(answer)
         self._on_entries(self, batch.entries)
-        self._wake_settled(batch.serial)
+        self._settlements.reach(batch.serial)
         if self._open.records:
             self._wake_committer(self)
 
@@ -418,7 +421,7 @@ class Partition:
                 self._drop(activation, error)
             for ticket, _ in batch.answers:
                 ticket.refuse(error)
-        self._wake_settled(self._committed_serial)
+        self._settlements.reach(self._committed_serial)
 
     async def _recover(self) -> None:
         backoff_s = RECOVER_BACKOFF_FIRST_S
@@ -457,17 +460,8 @@ class Partition:
     async def settled(self) -> None:
         """Return once everything decided so far is durable or discarded."""
         newest = self._open.serial if self._open.records else self._open.serial - 1
-        if newest <= self._committed_serial:
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._settled.append((newest, waiter))
-        await waiter
-
-    def _wake_settled(self, upto: int) -> None:
-        for serial, waiter in self._settled:
-            if serial <= upto and not waiter.done():
-                waiter.set_result(None)
-        self._settled = [(serial, waiter) for serial, waiter in self._settled if serial > upto]
+        if newest > self._committed_serial:
+            await self._settlements.wait(newest)
 
     # --- replay ---------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import pytest
 from actors import customer
 from hub import commands as c
 from hub.commands import Done, Refused
+from hub.errors import Unavailable
 from tests.unit.actors.rig import (
     GatedStore,
     Rig,
@@ -541,6 +542,20 @@ async def test_a_replay_tells_one_tenant_what_it_missed_and_no_more() -> None:
         ("blue", "message.received"),
     ]
     assert [item.offset for item in await rig.host.replay(0, "acme", 2, 6)] == [3]
+
+
+@in_virtual_time
+async def test_a_replay_that_outlives_its_partition_ends() -> None:
+    rig = await Rig.started()
+    await rig.done(inbound("a"))
+    partition = rig.partition
+    rig.store.journal.loads.shut()
+    waiting = rig.begin(inbound("b", "tel:+2"))
+    await rig.store.journal.loads.reached(2)
+    partition.close(Unavailable("moved"))
+    await waiting
+    with pytest.raises(Unavailable):
+        await partition.replay(0, 1)
 
 
 @in_virtual_time
