@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,8 @@ RESULTS = Path(".faults.json")
 
 def main(argv: list[str] | None = None) -> int:
     args = _parse(argv)
+    # SIGTERM ends it as Ctrl-C does: what was started is stopped, what was mounted is unmounted.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     known = _load(args.results)
     if args.fresh:
         known = {}
