@@ -111,7 +111,6 @@ class Desk:
         self._since = since
         missing = [p for p in sorted(mine - self.host.wanted) if p not in assignment.moving]
         if missing:
-            self.host.wanted.update(missing)
             self._spawn(self.host.open(missing))
 
     async def _reopen_if_mine(self, partition: int) -> None:

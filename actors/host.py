@@ -79,9 +79,13 @@ class Host:
 
     # --- partitions -----------------------------------------------------------------------------------------------
 
-    async def open(self, numbers: list[int]) -> None:
+    def open(self, numbers: list[int]) -> Awaitable[None]:
         """Take ownership of partitions, however long the store needs."""
+        # At once, as in `release`: what is abandoned before the opening has its turn must not be wanted again by it.
         self.wanted.update(numbers)
+        return self._open_all(numbers)
+
+    async def _open_all(self, numbers: list[int]) -> None:
         await asyncio.gather(*(self._open_until_done(number) for number in numbers))
 
     async def _open_until_done(self, number: int) -> None:
