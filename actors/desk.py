@@ -54,7 +54,7 @@ class Desk:
         self._assignment = Assignment(0, [])
         self._since: dict[int, int] = {}
         """Of each partition of ours: the version that gave it to us."""
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}
         self._closing = False
         self.host = Host(
             name=name,
@@ -93,8 +93,8 @@ class Desk:
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
     # --- what to own ----------------------------------------------------------------------------------------------
 

@@ -247,13 +247,13 @@ class _ListenerEnd(Link):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._listener.links.add(self)
+        self._listener.links[self] = None
         self._write(NONCE, self._nonce)
         self._patience = asyncio.get_running_loop().call_later(INTRODUCTION_TIMEOUT_S, self.drop, "it says nothing")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._patience.cancel()
-        self._listener.links.discard(self)
+        self._listener.links.pop(self, None)
         super().connection_lost(exc)
 
     def _introduce(self, kind: int, payload: bytes) -> None:
@@ -280,7 +280,8 @@ class _CallerEnd(Link):
         proven, peer = payload[:PROOF_BYTES], payload[PROOF_BYTES:].decode(errors="replace")
         if kind == WELCOME and hmac.compare_digest(proven, proof(self._secret, "listener", self._nonce, peer)):
             self._known(peer)
-            self.welcome.set_result(None)
+            if not self.welcome.done():  # whoever connects may have given up this moment
+                self.welcome.set_result(None)
         else:
             self.drop("it does not know the secret")
 
@@ -316,7 +317,7 @@ class Listener:
         self.secret = secret
         self.name = name
         self.serve = serve
-        self.links: set[Link] = set()
+        self.links: dict[Link, None] = {}
         self.on_lost = on_lost
         self._server: asyncio.Server | None = None
 

@@ -17,6 +17,7 @@ from actors.readers.courier import ATTEMPTS_MAX_COUNT
 from hub import commands as c
 from hub import events as e
 from hub import render
+from hub.errors import Unavailable
 from hub.ids import message_id, split_message
 from hub.model import STATUS_RANK
 from tests.simulation.cluster import KEYRING, retryable
@@ -437,13 +438,25 @@ def external_id_of(event: e.Event) -> str:
 
 
 def who_does_not_wait_is_read_in_order(evidence: Evidence) -> Iterator[str]:
-    """What was written through one gateway stands in the journal in that order, wherever the partition was meanwhile."""
+    """What was written through one gateway stands in the journal in that order, wherever the partition was meanwhile.
+
+    Where a shard refused one for good (too many, a defect) and that answer was lost, the gateway tries it once more like all others
+    of that call: it then comes later than it was sent, as if its writer had sent it again.
+    """
+    refused = {
+        told.invocation.command.external_id
+        for told in evidence.history.said
+        if isinstance(told.invocation.command, c.ReceiveMessage)
+        and isinstance(told.answer, c.Refused)
+        and told.answer.code != Unavailable.code
+    }
     found: dict[str, list[str]] = {}
     for fact, event in evidence.journal.of(e.MessageReceived):
         found.setdefault(fact.stream, []).append(external_id_of(event))
     for streamer in evidence.streamers:
-        stands = [name for name in found.get(streamer.stream, []) if name not in streamer.again]
-        sent = [name for name in streamer.sent if name not in streamer.again]
+        late = streamer.again | refused
+        stands = [name for name in found.get(streamer.stream, []) if name not in late]
+        sent = [name for name in streamer.sent if name not in late]
         if stands != sent:
             yield f"{streamer.stream}: {_first_difference(stands, sent)}"
 
