@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import random
+from urllib.parse import urlsplit
 
-import httpx
-
+from bench.peers.http import answer, request
 from bench.words import find
 from channels.loopback.whatsapp import LoopbackWhatsApp
 
-CALLBACK_TIMEOUT_S = 10.0
+CALLBACK_TIMEOUT_S = 5.0
+CALLBACKS_MAX_AT_ONCE = 16
 
 
 class Provider:
@@ -24,7 +24,9 @@ class Provider:
         self._mark = mark
         self._urls = urls
         self._api = LoopbackWhatsApp(app_secret="demo-secret", post=self._post)
-        self._http = httpx.AsyncClient(trust_env=False, timeout=CALLBACK_TIMEOUT_S)
+        self._at = 0
+        self._slots = asyncio.Semaphore(CALLBACKS_MAX_AT_ONCE)
+        self._idle: dict[str, list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = {}
         self._server: asyncio.Server | None = None
 
     async def open(self, port: int, host: str = "127.0.0.1") -> None:
@@ -33,7 +35,8 @@ class Provider:
     async def close(self) -> None:
         assert self._server is not None
         self._server.close()
-        await self._http.aclose()
+        for streams in (streams for kept in self._idle.values() for streams in kept):
+            streams[1].transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, EOFError, asyncio.CancelledError):
@@ -55,8 +58,22 @@ class Provider:
             self.received.setdefault(found[0], []).append(found[1])
 
     async def _post(self, body: bytes, headers: dict[str, str]) -> int:
-        url = random.choice(self._urls) + "/webhooks/demo-whatsapp"
-        try:
-            return (await self._http.post(url, content=body, headers=headers)).status_code
-        except httpx.HTTPError as error:
-            raise OSError(str(error)) from error
+        """Few connections, kept alive: a gateway that does not answer must not cost this process its time."""
+        async with self._slots:
+            url = self._urls[self._at % len(self._urls)]
+            kept = self._idle.setdefault(url, [])
+            streams = kept.pop() if kept else None
+            try:
+                async with asyncio.timeout(CALLBACK_TIMEOUT_S):
+                    if streams is None:
+                        parts = urlsplit(url)
+                        streams = await asyncio.open_connection(parts.hostname, parts.port)
+                    streams[1].write(request("POST", "/webhooks/demo-whatsapp", "hub", headers, body))
+                    status, _ = await answer(streams[0])
+            except (OSError, EOFError, TimeoutError, ValueError) as error:
+                self._at += 1
+                if streams is not None:
+                    streams[1].transport.abort()
+                raise OSError(str(error)) from error
+            kept.append(streams)
+            return status
