@@ -9,6 +9,7 @@ import signal
 import time
 from pathlib import Path
 
+FREEZE_TIMEOUT_S = 5.0
 PR_SET_CHILD_SUBREAPER = 36
 END_TIMEOUT_S = 10.0
 
@@ -66,6 +67,22 @@ def cpu_seconds(pid: int) -> float:
 def tell(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+def freeze(pid: int) -> None:
+    """SIGSTOP; returns once no thread of the process runs any more: each stops only when it gets to hear of it."""
+    tell(pid, signal.SIGSTOP)
+    give_up = time.monotonic() + FREEZE_TIMEOUT_S
+    while time.monotonic() < give_up and not all(state in "TtZX" for state in _thread_states(pid)):
+        time.sleep(0.001)
+
+
+def _thread_states(pid: int) -> list[str]:
+    states = []
+    for task in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):
+            states.append(task.read_text().rpartition(")")[2].split()[0])
+    return states
 
 
 def end_family(root: int) -> None:

@@ -31,6 +31,7 @@ from hub.ports import (
 )
 from hub.storage import open_store
 from tests.contract.homes import DURABLE_HOMES, HOMES, SERVED_HOMES, fresh_home, server_of
+from tests.processes import freeze
 
 UNAVAILABLE_WITHIN_S = 8.0
 
@@ -372,7 +373,7 @@ async def test_a_writer_that_stood_still_while_another_took_over_is_refused(home
         assert process.stdout is not None
         for _ in range(20):
             process.stdout.readline()
-        os.kill(process.pid, signal.SIGSTOP)
+        freeze(process.pid)
         owned = await store.journal.acquire(1)  # at once: a process that stands still holds no lock
         assert await append(store, owned.epoch, owned.next_offset, "taken over")
         os.kill(process.pid, signal.SIGCONT)

