@@ -42,6 +42,9 @@ def running_home(home: str, folder: Path | None) -> Iterator[Server | None]:
 
 def storage_url(home: str, server: Server) -> str:
     """What the hub takes as `--storage`. PostgreSQL's URL must name a database; this one is always there."""
+    if home == "mongodb":
+        # It names itself by its loopback address, which means another machine in a network of its own.
+        return f"{server.url}/?directConnection=true"
     return f"{server.url}/postgres" if home == "postgres" else server.url
 
 
