@@ -101,8 +101,11 @@ class Node:
             if self._process.poll() is not None:
                 break
             time.sleep(0.1)
-        log = (self._cluster.folder / f"{self.name}.log").read_text(errors="replace")
-        raise AssertionError(f"node {self.name} did not join:\n{log[-3000:]}")
+        raise AssertionError(f"node {self.name} did not join:\n{self.log()[-3000:]}")
+
+    def log(self) -> str:
+        """What `ray start` said."""
+        return (self._cluster.folder / f"{self.name}.log").read_text(errors="replace")
 
     def kill(self) -> None:
         """kill -9 of every process of this node at once."""
@@ -189,7 +192,8 @@ class RayCluster:
         """Start the head, and all nodes at once as soon as its control store listens."""
         self.deployment.sign_in()
         self.head.begin()
-        _wait_for_port(self.address)
+        if not _listens(self.address):
+            raise AssertionError(f"the head does not listen at {self.address}:\n{self.head.log()[-3000:]}")
         for node in self.nodes:
             node.begin()
         for node in (self.head, *self.nodes):
@@ -261,14 +265,14 @@ def _free_port(ip: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for_port(address: str) -> None:
+def _listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     give_up = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < give_up:
         with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
-            return
+            return True
         time.sleep(0.05)
-    raise AssertionError(f"nothing listens at {address}")
+    return False
 
 
 @contextlib.contextmanager

@@ -64,6 +64,7 @@ async def freeze_shard(world: World) -> None:
     finally:
         if alive(pid):
             tell(pid, signal.SIGCONT)
+        world.healed_at = time.monotonic()
 
 
 async def kill_raylet(world: World) -> None:
@@ -82,6 +83,7 @@ async def cut_network(world: World) -> None:
         await asyncio.sleep(CUT_FOR_S)
     finally:
         world.cluster.heal(node)
+        world.healed_at = time.monotonic()
 
 
 async def restart_database(world: World) -> None:

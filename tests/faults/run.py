@@ -81,7 +81,11 @@ async def _under_load(world: World, fault: Fault, outcome: Outcome) -> None:
         struck = time.monotonic()
         await fault.strike(world)
         counted_from = time.monotonic() if fault.outage else struck
-        outcome.full_service_s = await _recovered(load, normal, counted_from)
+        outcome.full_service_s = await _recovered(load, normal, world.healed_at or counted_from)
+        if world.healed_at is not None and outcome.full_service_s is not None:
+            while_it_lasted = full_from(load.record.acks, normal, struck, world.healed_at)
+            took_s = world.healed_at - struck if while_it_lasted is None else while_it_lasted
+            outcome.full_service_s = max(took_s, outcome.full_service_s)
         seconds = range(int(time.monotonic() - struck) + 1)
         outcome.timeline = [sum(struck + n <= ack.at < struck + n + 1 for ack in load.record.acks) for n in seconds]
         late = await load.finish()

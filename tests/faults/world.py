@@ -44,6 +44,8 @@ class World:
         self.disk: Disk | None = None
         self.storage = ""
         """What the hub takes as `--storage`; nothing for its own."""
+        self.healed_at: float | None = None
+        """When a fault that has two moments, done and undone, was undone."""
         self.peak_bytes = 0
         self._cpu_s: dict[int, float] = {}
 
