@@ -308,7 +308,9 @@ def _start_ray(config: Config) -> None:
         ray.init(address=config.ray_address, namespace=processes.NAMESPACE, log_to_driver=False)
         return
     _leave_out_what_one_machine_never_uses()
+    # "local", or else it would join whatever cluster somebody has started on this machine.
     ray.init(
+        address="local",
         include_dashboard=False,
         namespace=processes.NAMESPACE,
         log_to_driver=True,
