@@ -56,7 +56,7 @@ class GatewayActor:
 
         _raise_file_limit()
         config = self._config
-        listener = listen(config.host, config.port, shared=config.shares_port)
+        listener = listen(config.host, config.port, shared=config.several_gateways)
         store = await open_store(config.storage)
         member = Member(self._name, "gateway", self._node, config.host, config.port, self._incarnation)
         self._gateway = Gateway(member, config, store, directory.find)

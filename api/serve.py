@@ -29,7 +29,7 @@ log = logging.getLogger("hub.serve")
 def serve(config: Config) -> int:
     logs.configure(config.log_level, "hub")
     began = time.monotonic()
-    if config.redis is None and (config.gateways > 1 or config.ray_address):
+    if config.redis is None and config.several_gateways:
         log.warning("several gateways and no --redis: limits and presence are each gateway's own")
     lock = _lock(config)
     if config.ray_address is None:

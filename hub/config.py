@@ -186,7 +186,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ai_api: str | None
 
     @property
-    def shares_port(self) -> bool:
+    def several_gateways(self) -> bool:
         """Several gateways of one machine listen on the same port, and the kernel shares connections out."""
         return self.gateways > 1 or self.ray_address is not None
 
